@@ -1,0 +1,1 @@
+"""The talker: text deltas in, codec frames out."""
