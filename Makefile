@@ -1,0 +1,57 @@
+# Every task of the project. Bare `make` prints this list.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTEST_ARGS ?=
+MODEL ?=
+BRAIN ?=
+
+help: ## Print this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.stamp ## Create .venv with everything needed to run, test and lint
+
+$(VENV)/.stamp: pyproject.toml setup.py constraints.txt tools/protos.py
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+protos: setup ## Generate gen/ from protos/ (does nothing when it is fresh)
+	@$(BIN)/python tools/protos.py
+
+baseline: protos ## Take the protos as they are as what `buf breaking` compares with (at a release)
+	cd protos && ../$(BIN)/buf build --exclude-source-info -o baseline.binpb
+
+fmt: protos ## Format Python and protos
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/buf format -w protos
+
+lint: protos ## ruff, mypy strict, import-linter, buf lint, buf breaking
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	PYTHONPATH=gen $(BIN)/lint-imports
+	$(BIN)/buf format -d --exit-code protos
+	cd protos && ../$(BIN)/buf lint
+	cd protos && ../$(BIN)/buf breaking --against baseline.binpb
+
+test: protos ## All tests that need neither GPU nor weights
+	$(BIN)/python -m pytest -m 'not gpu and not weights and not vllm' $(PYTEST_ARGS)
+
+test-gpu: protos ## The tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS)
+
+test-faults: protos ## The tests that kill processes and cut connections
+	$(BIN)/python -m pytest -m fault $(PYTEST_ARGS)
+
+bench: protos ## The hop benchmark; `voicemesh bench --help` lists the others
+	$(BIN)/voicemesh bench hop
+
+run: protos ## Start all four services on this machine
+	$(BIN)/voicemesh serve all $(if $(MODEL),--model $(MODEL)) $(if $(BRAIN),--brain $(BRAIN))
+
+.PHONY: help setup protos baseline fmt lint test test-gpu test-faults bench run
