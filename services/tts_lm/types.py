@@ -17,6 +17,29 @@ TextItem = str | Sequence[int]
 
 
 @dataclass(frozen=True)
+class EngineOptions:
+    """What `services.tts_lm.load.create_engine` needs. `model` is a directory in the official layout or a hub id.
+
+    `dtype` "auto" is float32 on CPU and bfloat16 on CUDA. `deterministic` fixes the batch shape, so that whoever else is
+    served never changes a code. `kv_positions` is the whole KV pool, shared by all slots; `max_positions` bounds one
+    sequence (prompt and frames). `None` chooses from the checkpoint and `slot_count`.
+    """
+
+    model: str
+    device: str = "cpu"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    slot_count: int = 8
+    waiting_limit: int = 0
+    deterministic: bool = False
+    kv_positions: int | None = None
+    max_positions: int | None = None
+    max_text_characters: int = 65536
+    unread_frame_limit: int = 512
+    thread_count: int | None = None
+    local_files_only: bool = False
+
+
+@dataclass(frozen=True)
 class SamplingParams:
     """How codes are drawn. `None` means the checkpoint's generation_config.json; `seed=None` draws one and reports it.
 
