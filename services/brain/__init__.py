@@ -1,0 +1,1 @@
+"""The brain: a person's turn in, an answer out, token by token."""
