@@ -1,0 +1,18 @@
+"""Serving over gRPC: the only part of `common/` that knows it. A service gives its servicers, its engine and its
+config.
+
+    def build(server: Server) -> Engine:
+        engine = open_engine(...)
+        server.add(add_CodecServiceServicer_to_server, CodecServicer(engine), "voicemesh.codec.v1.CodecService")
+        return engine
+
+    sys.exit(run_service(load_or_exit(CodecConfig), build))
+
+Handlers raise `MeshError`; the boundary makes statuses of them.
+"""
+
+from common.serving.boundary import draining_error
+from common.serving.run import Part, announce, run_service
+from common.serving.server import PortTaken, Server
+
+__all__ = ["Part", "PortTaken", "Server", "announce", "draining_error", "run_service"]

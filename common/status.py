@@ -1,0 +1,128 @@
+"""Faults on the wire: `MeshError` ↔ `google.rpc.Status` with `ErrorInfo` and `RetryInfo`, in both directions.
+
+The one place that does it, for the statuses that end a stream, for the `error` inside an `ended`, and for clients that
+read either. It knows protobuf but refuses to know gRPC: whatever looks like a failed call will do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from common.errors import (
+    AccessDenied,
+    Broken,
+    InvalidRequest,
+    MeshError,
+    NotReady,
+    OutOfOrder,
+    OutOfTime,
+    Overloaded,
+    SequenceGap,
+    UnknownName,
+)
+
+DOMAIN = "voicemesh"
+DETAILS_KEY = "grpc-status-details-bin"
+"""Trailing metadata under which gRPC carries a `google.rpc.Status`."""
+
+_KINDS: tuple[type[MeshError], ...] = (
+    InvalidRequest,
+    UnknownName,
+    OutOfOrder,
+    SequenceGap,
+    Overloaded,
+    NotReady,
+    OutOfTime,
+    AccessDenied,
+    Broken,
+)
+_KIND_BY_CODE: dict[int, type[MeshError]] = {code_pb2.Code.Value(kind.status): kind for kind in _KINDS}
+# Codes that no service here chooses, but that gRPC itself or a proxy between us may.
+_KIND_BY_CODE |= {
+    code_pb2.PERMISSION_DENIED: AccessDenied,
+    code_pb2.UNIMPLEMENTED: InvalidRequest,
+    code_pb2.OUT_OF_RANGE: InvalidRequest,
+    code_pb2.ALREADY_EXISTS: InvalidRequest,
+    code_pb2.ABORTED: NotReady,
+}
+# What a status without `ErrorInfo` means: it did not come from a service of the mesh, but from the way there.
+_FOREIGN_REASON = {
+    code_pb2.UNAVAILABLE: "DEPENDENCY_DOWN",
+    code_pb2.ABORTED: "DEPENDENCY_DOWN",
+    code_pb2.UNIMPLEMENTED: "UNSUPPORTED",
+    code_pb2.RESOURCE_EXHAUSTED: "TOO_LARGE",
+}
+
+
+class FailedCall(Protocol):
+    """What `grpc.RpcError` and `grpc.aio.AioRpcError` offer."""
+
+    def code(self) -> Any: ...
+    def details(self) -> str | None: ...
+    def trailing_metadata(self) -> Iterable[tuple[str, str | bytes]] | None: ...
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """The error that counts: of an exception group the first bug in it, else its first `MeshError`, else
+    cancellation."""
+    leaves = list(_leaves(error))
+    bugs = [leaf for leaf in leaves if not isinstance(leaf, MeshError | asyncio.CancelledError)]
+    faults = [leaf for leaf in leaves if isinstance(leaf, MeshError)]
+    return (bugs or faults or leaves)[0]
+
+
+def status_of(error: BaseException) -> status_pb2.Status:
+    """What a caller is told. A `MeshError` keeps its sentence, reason and metadata; cancellation is CANCELLED; anything
+    else is INTERNAL and says nothing of our insides: whoever calls this logs the traceback."""
+    error = cause_of(error)
+    if isinstance(error, asyncio.CancelledError):
+        return status_pb2.Status(code=code_pb2.CANCELLED, message="The call was cancelled.")
+    if not isinstance(error, MeshError):
+        error = Broken("Internal error; the log of the service has more.")
+    status = status_pb2.Status(code=code_pb2.Code.Value(error.status), message=error.message)
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
+    status.details.add().Pack(info)
+    if isinstance(error, Overloaded):
+        retry = Duration()
+        retry.FromNanoseconds(round(error.retry_after_s * 1e9))
+        status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=retry))
+    return status
+
+
+def error_of(status: status_pb2.Status) -> MeshError:
+    """The way back, for clients. A code that no fault of ours uses becomes `Broken`."""
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    for detail in status.details:
+        if detail.Is(info.DESCRIPTOR):
+            detail.Unpack(info)
+        elif detail.Is(retry.DESCRIPTOR):
+            detail.Unpack(retry)
+    kind = _KIND_BY_CODE.get(status.code, Broken)
+    reason = info.reason if info.domain == DOMAIN else _FOREIGN_REASON.get(status.code)
+    metadata = {key: value for key, value in info.metadata.items() if key not in ("message", "reason", "retry_after_s")}
+    if kind is Overloaded and retry.HasField("retry_delay"):
+        delay_s = retry.retry_delay.ToNanoseconds() / 1e9
+        return Overloaded(status.message, retry_after_s=delay_s, reason=reason, **metadata)
+    return kind(status.message, reason=reason, **metadata)
+
+
+def error_of_call(call: FailedCall) -> MeshError:
+    """The fault that ended a call: its `google.rpc.Status` where there is one, otherwise code and sentence."""
+    for key, value in call.trailing_metadata() or ():
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            return error_of(status_pb2.Status.FromString(value))
+    code = call.code()
+    return error_of(status_pb2.Status(code=code.value[0], message=call.details() or code.name))
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
