@@ -1,0 +1,1 @@
+"""Benchmarks: each module has `main(argv)`, runs for itself and writes one JSON report into `bench/results/`."""
