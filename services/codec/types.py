@@ -56,9 +56,9 @@ class AudioBatch:
 
     `first_sample_offset` counts from the utterance's first sample, at the output rate, per channel;
     `sample_count` is per channel too. `payload` is interleaved samples, or for OPUS exactly one
-    20 ms packet. `first_frame_index`/`frame_count` name the frames whose arrival released it: with
-    resampling or Opus the filter holds a few samples back, so a frame may release none (no batch is
-    sent then) and the last batches come with `frame_count` 0. `produced_time_s` is Unix time.
+    20 ms packet. A frame belongs to the batch that holds its last sample: `frame_count` frames from
+    `first_frame_index` on, possibly none (20 ms packets, or a resampler that holds a few samples
+    back), and over the utterance every frame once. `produced_time_s` is Unix time.
     """
 
     first_sample_offset: int

@@ -21,7 +21,7 @@ class Tensors:
 
     def __init__(self, directory: Path, prefix: str) -> None:
         self._source = directory
-        self._left = {name: tensor for name, tensor in _read(directory, prefix)}
+        self._left = dict(_read(directory, prefix))
 
     def __contains__(self, name: str) -> bool:
         return name in self._left
@@ -48,7 +48,7 @@ class Tensors:
 
 def _read(directory: Path, prefix: str) -> Iterator[tuple[str, Tensor]]:
     for path in _files(directory):
-        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 (not a mapping)
                 if name.startswith(prefix):
                     yield name, file.get_tensor(name)

@@ -61,11 +61,14 @@ class Decoder:
         """Memory for `slot_count` streams, advanced at most `max_frames` frames per call."""
         c = self.config
         ring = (slot_count, c.sliding_window - 1 + max_frames, c.num_key_value_heads, c.head_dim)
-        zeros = {"dtype": self.dtype, "device": self.device}
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=self.dtype, device=self.device)
+
         return DecoderState(
-            keys=[torch.zeros(ring, **zeros) for _ in range(c.num_hidden_layers)],
-            values=[torch.zeros(ring, **zeros) for _ in range(c.num_hidden_layers)],
-            tails=torch.zeros((slot_count, self._tail_width), **zeros),
+            keys=[zeros(*ring) for _ in range(c.num_hidden_layers)],
+            values=[zeros(*ring) for _ in range(c.num_hidden_layers)],
+            tails=zeros(slot_count, self._tail_width),
             position=torch.zeros(slot_count, dtype=torch.int64, device=self.device),
         )
 
@@ -73,8 +76,8 @@ class Decoder:
     def __call__(self, codes: Tensor, state: DecoderState, active: Tensor, fresh: Tensor) -> Tensor:
         """codes [B, T, Q] int64, rows `active` [B] of the state, `fresh` [B] bool → samples [B, 1920·T] in [−1, 1].
 
-        Row b advances slot active[b] by T frames, from nothing where fresh[b]. T ≤ the state's `max_frames`. Samples are
-        float32 (float64 for a float64 decoder).
+        Row b advances slot active[b] by T frames, from nothing where fresh[b]; other rows of the state stay bit for
+        bit. T ≤ the state's `max_frames`. Samples are float32 (float64 for a float64 decoder).
         """
         step = Step(state, active, fresh, codes.shape[1], self.config.sliding_window)
         x = F.embedding(codes + self._table_starts, self._codebooks).sum(dim=2)
@@ -141,15 +144,16 @@ class Transformer:
     norm: Norm
     project_out: Product
     rotary: Rotary
-    head_counts: tuple[int, int, int]
+    head_counts: list[int]
     head_dim: int
 
     def __call__(self, x: Tensor, step: Step) -> Tensor:
         cos, sin = self.rotary.angles(step.positions)
         x = self.project_in(x)
         for i, layer in enumerate(self.layers):
-            heads = layer.qkv(layer.attention_norm(x)).unflatten(2, (-1, self.head_dim))
-            q, k, v = heads.split(self.head_counts, dim=2)
+            qkv = layer.qkv(layer.attention_norm(x))
+            heads = qkv.view(*qkv.shape[:2], -1, self.head_dim)
+            q, k, v = torch.split(heads, self.head_counts, dim=2)
             attended = step.attend(i, rotate(q, cos, sin), rotate(k, cos, sin), v)
             x = x + layer.out(attended)
             gate, up = layer.gate_up(layer.mlp_norm(x)).chunk(2, dim=-1)

@@ -88,14 +88,14 @@ class Step:
 
     def open(self, tail: Tail, length: int) -> tuple[Tensor, Tensor]:
         """A buffer [B, columns + length, C] that begins with the past, and the part of it to fill: [B, length, C]."""
-        past = self._tails[:, tail.offset : tail.end].unflatten(1, (tail.columns, tail.channels))
+        past = self._tails[:, tail.offset : tail.end].view(-1, tail.columns, tail.channels)
         buffer = past.new_empty(past.shape[0], tail.columns + length, tail.channels)
         buffer[:, : tail.columns] = past
         return buffer, buffer[:, tail.columns :]
 
     def keep(self, tail: Tail, buffer: Tensor) -> None:
         """Remember the end of a filled buffer for the next call."""
-        kept = self._new_tails[:, tail.offset : tail.end].unflatten(1, (tail.columns, tail.channels))
+        kept = self._new_tails[:, tail.offset : tail.end].view(-1, tail.columns, tail.channels)
         kept.copy_(buffer[:, buffer.shape[1] - tail.columns :])
 
     def with_past(self, tail: Tail, x: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ class Step:
         return buffer
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q [B, T, H, D], k and v [B, T, G, D] (H a multiple of G), q and k rotated → [B, T, H·D] over each query's window."""
+        """q [B, T, H, D], k and v [B, T, G, D], q and k rotated → [B, T, H·D], each query over its window."""
         for ring, new in ((self.state.keys[layer], k), (self.state.values[layer], v)):
             ring.index_put_((self.active.unsqueeze(1), self.places), new)
         keys = self.state.keys[layer].index_select(0, self.active).transpose(1, 2)

@@ -7,7 +7,6 @@ their projections, e^α and 1/(e^β + 1e-9), layer scales and γ into the produc
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -116,7 +115,7 @@ class _Builder:
             norm=self.norm(f"{prefix}.norm"),
             project_out=self.linear(f"{prefix}.output_proj", c.latent_dim, c.hidden_size),
             rotary=Rotary(c.head_dim, c.rope_theta, self.dtype, self.device),
-            head_counts=(c.num_attention_heads, c.num_key_value_heads, c.num_key_value_heads),
+            head_counts=[c.num_attention_heads, c.num_key_value_heads, c.num_key_value_heads],
             head_dim=c.head_dim,
         )
 

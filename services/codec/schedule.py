@@ -1,0 +1,81 @@
+"""Who advances in the next step, and by how many frames: values in, values out, no clock, no tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """One slot that has frames waiting. `unheard`: its next frame is the first anyone will hear of it."""
+
+    slot: int
+    pending_frames: int
+    unheard: bool
+    last_served_step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One slot's part of a step: `codes` [T][Q]; `fresh` starts it from nothing."""
+
+    slot: int
+    fresh: bool
+    codes: Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    slots: tuple[int, ...]
+    frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """The shapes a step may have, ascending, each starting at 1. `pad_rows`: a batch may be padded up to its bucket
+    (captured graphs); otherwise it is cut down to one. A step holds at most `step_frames` rows × frames."""
+
+    batch_sizes: tuple[int, ...]
+    frame_sizes: tuple[int, ...]
+    step_frames: int
+    pad_rows: bool
+
+    def shapes(self) -> list[tuple[int, int]]:
+        """Every (batch, frames) a step can have, largest first."""
+        shapes = [(b, t) for b in self.batch_sizes for t in self.frame_sizes if self.admits(b, t)]
+        return sorted(shapes, key=lambda shape: shape[0] * shape[1], reverse=True)
+
+    def admits(self, batch: int, frames: int) -> bool:
+        return batch == 1 or batch * frames <= self.step_frames
+
+
+def plan_step(wants: Sequence[Want], buckets: Buckets) -> StepPlan | None:
+    """First frames first, one frame each; then whoever was served longest ago, with all who can go as far.
+
+    Everything is planned anew after each step, so a stop, or a first frame that has just come, waits for one at most.
+    """
+    if not wants:
+        return None
+    unheard = [w for w in wants if w.unheard]
+    if unheard:
+        return _step(sorted(unheard, key=_turn), 1, buckets)
+    queue = sorted(wants, key=_turn)
+    frames = _floor(buckets.frame_sizes, queue[0].pending_frames)
+    return _step([w for w in queue if w.pending_frames >= frames], frames, buckets)
+
+
+def _turn(want: Want) -> tuple[int, int]:
+    return want.last_served_step, want.slot
+
+
+def _step(queue: list[Want], frames: int, buckets: Buckets) -> StepPlan:
+    most = max(b for b in buckets.batch_sizes if buckets.admits(b, frames))
+    count = min(len(queue), most)
+    if not buckets.pad_rows:
+        count = _floor(buckets.batch_sizes, count)
+    return StepPlan(tuple(w.slot for w in queue[:count]), frames)
+
+
+def _floor(sizes: Sequence[int], value: int) -> int:
+    return max(size for size in sizes if size <= value)
