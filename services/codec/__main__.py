@@ -1,0 +1,26 @@
+"""`python -m services.codec --model DIR` serves the codec until told to stop; `--help` lists every setting."""
+
+from __future__ import annotations
+
+import sys
+
+from common.config import load_or_exit
+from common.serving import Server, run_service
+from services.codec.config import CodecConfig
+from services.codec.engine import Engine, open_engine
+from services.codec.server import register
+
+
+def main() -> int:
+    config = load_or_exit(CodecConfig)
+
+    def build(server: Server) -> Engine:
+        engine = open_engine(config.settings)
+        register(server, engine, config, config.max_reference_bytes)
+        return engine
+
+    return run_service(config, build)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

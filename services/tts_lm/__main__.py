@@ -1,0 +1,28 @@
+"""`python -m services.tts_lm --model DIR` serves the talker until told to stop; `--help` lists every setting."""
+
+from __future__ import annotations
+
+import sys
+
+from common.config import load_or_exit
+from common.serving import Server, run_service
+from services.tts_lm.config import TtsLmConfig
+from services.tts_lm.server import register
+from services.tts_lm.types import Engine
+
+
+def main() -> int:
+    config = load_or_exit(TtsLmConfig)
+
+    def build(server: Server) -> Engine:
+        from services.tts_lm.load import create_engine  # torch, not before the configuration is known to be right
+
+        engine = create_engine(config.options)
+        register(server, engine, config)
+        return engine
+
+    return run_service(config, build)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""What the talker's service can be told."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from common.stream_config import StreamConfig
+from services.tts_lm.types import EngineOptions
+
+
+class TtsLmConfig(StreamConfig):
+    """tts_lm: text as it comes in, codec frames out."""
+
+    service: ClassVar[str] = "tts_lm"
+
+    port: Annotated[int, Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 50052
+    model: Annotated[str, Field(description="Checkpoint, official layout: a directory or a hub id.")] = "voices/mini"
+    device: Annotated[str, Field(description="Where the weights live: cpu, cuda or cuda:N.")] = "cpu"
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        Field(description="Of the weights; auto: float32 on CPU."),
+    ] = "auto"
+    slot_count: Annotated[int, Field(ge=1, le=1024, description="Utterances spoken at once.")] = 8
+    deterministic: Annotated[
+        bool, Field(description="Fix the batch shape: whoever else is served never changes a code.")
+    ] = False
+    kv_positions: Annotated[
+        int | None, Field(ge=64, description="Positions of the whole KV pool; absent: from checkpoint and slots.")
+    ] = None
+    max_positions: Annotated[
+        int | None, Field(ge=64, description="Positions of one utterance, prompt and frames; absent: the checkpoint's.")
+    ] = None
+    max_text_characters: Annotated[int, Field(ge=1, le=1_000_000, description="Text of one utterance.")] = 65536
+    unread_frame_limit: Annotated[
+        int, Field(ge=1, le=65536, description="Frames made and not read yet before an utterance sits out.")
+    ] = 512
+    thread_count: Annotated[int | None, Field(ge=1, le=256, description="CPU threads; absent: torch's own.")] = None
+    local_files_only: Annotated[bool, Field(description="Never ask the hub for a model.")] = False
+
+    @property
+    def options(self) -> EngineOptions:
+        """The same for the engine."""
+        return EngineOptions(
+            model=self.model,
+            device=self.device,
+            dtype=self.dtype,
+            slot_count=self.slot_count,
+            deterministic=self.deterministic,
+            kv_positions=self.kv_positions,
+            max_positions=self.max_positions,
+            max_text_characters=self.max_text_characters,
+            unread_frame_limit=self.unread_frame_limit,
+            thread_count=self.thread_count,
+            local_files_only=self.local_files_only,
+        )

@@ -1,0 +1,172 @@
+"""The talker's edge: protobuf ↔ the engine's plain values. No opinions; the rules of a stream are `common.duplex`'s."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from itertools import chain
+from typing import Any, ClassVar
+
+from voicemesh.stream.v1 import stream_pb2
+from voicemesh.tts_lm.v1 import tts_lm_pb2, tts_lm_pb2_grpc
+
+from common.duplex import Edge
+from common.errors import InvalidRequest, UnknownName
+from common.serving import Server
+from common.stage import End, Stage, replica, timestamp
+from common.stream import Kind
+from common.stream_config import StreamConfig
+from common.telemetry import Milestone, SpanName, Work
+from services.tts_lm.types import (
+    CloneVoice,
+    Ended,
+    Engine,
+    FrameBatch,
+    Layout,
+    ResumePoint,
+    SamplingParams,
+    Started,
+    Utterance,
+    UtteranceRequest,
+)
+
+SERVICE = "voicemesh.tts_lm.v1.TtsLmService"
+_LAYOUTS: dict[int, Layout] = {
+    tts_lm_pb2.TEXT_LAYOUT_UNSPECIFIED: "streaming",
+    tts_lm_pb2.TEXT_LAYOUT_STREAMING: "streaming",
+    tts_lm_pb2.TEXT_LAYOUT_WHOLE: "whole",
+}
+_SAMPLING_FIELDS = tuple(tts_lm_pb2.Sampling.DESCRIPTOR.fields_by_name)
+
+
+def register(server: Server, engine: Engine, config: StreamConfig) -> None:
+    """Serve `engine` there."""
+    server.add(tts_lm_pb2_grpc.add_TtsLmServiceServicer_to_server, TtsLmServicer(server, engine, config), SERVICE)
+
+
+class TtsLmServicer(tts_lm_pb2_grpc.TtsLmServiceServicer):
+    def __init__(self, server: Server, engine: Engine, config: StreamConfig) -> None:
+        self._engine = engine
+        self._edge = Edge(config.limits, server.telemetry, server.telemetry.observer("tts_lm"), server.draining)
+
+    async def Generate(self, requests: AsyncIterator[Any], context: Any) -> None:
+        await self._edge.serve(GenerateStage(self._engine), requests, context)
+
+    async def GetModel(self, request: tts_lm_pb2.GetModelRequest, context: Any) -> tts_lm_pb2.GetModelResponse:
+        return tts_lm_pb2.GetModelResponse(**vars(self._engine.info()))
+
+    async def ListVoices(self, request: tts_lm_pb2.ListVoicesRequest, context: Any) -> tts_lm_pb2.ListVoicesResponse:
+        voices = (tts_lm_pb2.VoiceInfo(**vars(voice)) for voice in self._engine.voices())
+        return tts_lm_pb2.ListVoicesResponse(voices=voices)
+
+
+class GenerateStage(Stage[tts_lm_pb2.GenerateRequest, tts_lm_pb2.GenerateResponse, Utterance]):
+    """What the messages of `Generate` mean."""
+
+    kinds: ClassVar = {
+        "start": Kind.START,
+        "text": Kind.INPUT,
+        "credit": Kind.SUPPLEMENT,
+        "flush": Kind.FLUSH,
+        "stop": Kind.STOP,
+        "reset": Kind.RESET,
+    }
+    span_name = SpanName.TTS_LM_GENERATE
+    first_milestone = Milestone.TTS_FIRST_FRAME
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def trace(self, request: tts_lm_pb2.GenerateRequest) -> stream_pb2.TraceContext:
+        return request.start.trace
+
+    def submit(self, request: tts_lm_pb2.GenerateRequest, work: Work) -> Utterance:
+        return self._engine.submit(utterance_request(request.start))
+
+    def feed(self, utterance: Utterance, request: tts_lm_pb2.GenerateRequest) -> None:
+        if request.WhichOneof("payload") == "credit":
+            utterance.credit(_at_least_one(request.credit.frames, "credit.frames"))
+            return
+        kind = request.text.WhichOneof("kind")
+        if kind is None:
+            raise InvalidRequest("A text delta holds a string or ids; this one holds neither.")
+        utterance.feed(request.text.text if kind == "text" else tuple(request.text.ids.ids))
+
+    def flush(self, utterance: Utterance) -> None:
+        utterance.flush()
+
+    def end_of(self, event: object) -> End | None:
+        if not isinstance(event, Ended):
+            return None
+        return End(event.reason, event.error, event.text_token_count, event.frame_count, compute_s=event.compute_s)
+
+    def is_product(self, event: object) -> bool:
+        return isinstance(event, FrameBatch)
+
+    def response(self, event: Started | FrameBatch) -> tts_lm_pb2.GenerateResponse:
+        if isinstance(event, Started):
+            started = tts_lm_pb2.GenerateStarted(
+                seed=event.seed, prefix_cache_hit=event.prefix_cache_hit, replica=replica()
+            )
+            return tts_lm_pb2.GenerateResponse(started=started)
+        frames = tts_lm_pb2.Frames(
+            first_frame_index=event.first_frame_index,
+            frame_count=len(event.codes),
+            codes=chain.from_iterable(event.codes),
+            text_token_count=event.text_token_count,
+            produced_time=timestamp(event.produced_time_s),
+        )
+        return tts_lm_pb2.GenerateResponse(frames=frames)
+
+    def ended(self, ended: stream_pb2.Ended, event: object) -> tts_lm_pb2.GenerateResponse:
+        return tts_lm_pb2.GenerateResponse(ended=ended)
+
+    def reset_done(self) -> tts_lm_pb2.GenerateResponse:
+        return tts_lm_pb2.GenerateResponse(reset_done=tts_lm_pb2.ResetDone())
+
+
+def utterance_request(start: tts_lm_pb2.GenerateStart) -> UtteranceRequest:
+    """A `GenerateStart` in the engine's words. `InvalidRequest` for what no engine could mean."""
+    if start.text_layout not in _LAYOUTS:
+        raise InvalidRequest(f"There is no text layout {start.text_layout}.")
+    for field in ("max_frames", "max_lead_frames"):
+        if getattr(start, field) < 0:
+            raise InvalidRequest(f"{field} counts frames and cannot be negative.", field=field)
+    resume = ResumePoint(tuple(start.resume.codes), start.resume.text_token_count) if start.HasField("resume") else None
+    text_timeout_s = start.text_timeout.ToNanoseconds() / 1e9 if start.HasField("text_timeout") else None
+    if text_timeout_s is not None and text_timeout_s <= 0:
+        raise InvalidRequest("text_timeout is a time to wait and must be positive.", field="text_timeout")
+    return UtteranceRequest(
+        voice=_voice(start.voice) if start.HasField("voice") else None,
+        language=start.language,
+        instruct=start.instruct,
+        layout=_LAYOUTS[start.text_layout],
+        sampling=_sampling(start.sampling),
+        packet_ramp=tuple(_at_least_one(size, "packet_ramp.frames") for size in start.packet_ramp.frames) or (1,),
+        max_frames=start.max_frames or None,
+        max_lead_frames=start.max_lead_frames or None,
+        reference_behaviour=start.reference_behaviour,
+        resume=resume,
+        text_timeout_s=text_timeout_s,
+    )
+
+
+def _voice(voice: tts_lm_pb2.Voice) -> str | CloneVoice:
+    kind = voice.WhichOneof("kind")
+    if kind == "name":
+        return voice.name
+    if kind is None:
+        raise InvalidRequest("A voice is a name or a clone; this one is neither.")
+    if voice.clone.voice_id:
+        raise UnknownName(f"No voice is stored as {voice.clone.voice_id!r}.")
+    return CloneVoice(tuple(voice.clone.speaker_vector), tuple(voice.clone.codes), voice.clone.reference_text)
+
+
+def _sampling(sampling: tts_lm_pb2.Sampling) -> SamplingParams:
+    given = {name: getattr(sampling, name) for name in _SAMPLING_FIELDS if name != "greedy" and sampling.HasField(name)}
+    return SamplingParams(greedy=sampling.greedy, **given)
+
+
+def _at_least_one(count: int, field: str) -> int:
+    if count < 1:
+        raise InvalidRequest(f"{field} must be at least 1, not {count}.", field=field)
+    return count

@@ -1,0 +1,55 @@
+"""The four services as tests see them: a configuration, a fake engine, and how it gets behind the edge.
+
+`serving("codec", ToneCodec())` is a real gRPC server on a free port with everything that the real service has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import services.codec.server
+import services.tts_lm.server
+from common.serving import Server
+from common.stream_config import StreamConfig
+from common.telemetry import Telemetry
+from services.codec.config import CodecConfig
+from services.tts_lm.config import TtsLmConfig
+from tests.fakes import ToneCodec, ToneTtsLm
+
+
+@dataclass(frozen=True)
+class ServiceEdge:
+    """One service: `register(server, engine, config)` puts an engine behind its edge."""
+
+    config: type[StreamConfig]
+    fake: Callable[..., Any]
+    register: Callable[[Server, Any, Any], None]
+
+
+EDGES = {
+    "tts_lm": ServiceEdge(TtsLmConfig, ToneTtsLm, services.tts_lm.server.register),
+    "codec": ServiceEdge(CodecConfig, ToneCodec, services.codec.server.register),
+}
+
+
+@asynccontextmanager
+async def serving(
+    service: str, engine: Any = None, telemetry: Telemetry | None = None, **settings: Any
+) -> AsyncIterator[Server]:
+    """That service with that engine (a fake without one), listening on a free port and ready."""
+    edge = EDGES[service]
+    engine = edge.fake() if engine is None else engine
+    config = edge.config(port=0, metrics=False, **settings)
+    server = Server(config, telemetry)
+    edge.register(server, engine, config)
+    await server.start()
+    try:
+        await engine.start()
+        await server.set_ready(True)
+        yield server
+    finally:
+        await server.stop()
+        await engine.close()
