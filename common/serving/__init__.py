@@ -11,7 +11,13 @@ config.
 Handlers raise `MeshError`; the boundary makes statuses of them.
 """
 
-from common.serving.boundary import draining_error
+import os
+
+# grpc reads this when it is imported; without it, its core writes lines of its own into our logs for every lost
+# connection.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+from common.serving.calls import draining_error
 from common.serving.run import Part, announce, run_service
 from common.serving.server import PortTaken, Server
 

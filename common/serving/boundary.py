@@ -1,158 +1,33 @@
 """Where a call enters and leaves a service: the one interceptor of the mesh.
 
-It turns what escapes a handler into a status, bytes that are no message into INVALID_ARGUMENT, and a call that may not
-begin now into UNAVAILABLE; it gives every call its span and knows which calls run. It refuses to know what any service
-does.
-
-grpc.aio gives a deserialiser no say in the status of a call (whatever it raises becomes UNKNOWN, and on a stream only
-after the handler has seen it), so ours never raises: it returns a `_Refused` in the place of the message, and what
-hands messages to the handler raises it there.
+It turns what escapes a handler into a status and a call that may not begin now into UNAVAILABLE; it gives every call
+its span and knows which calls run. It refuses to know what any service does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
-from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
-from common.errors import Broken, InvalidRequest, MeshError, NotReady, Overloaded
+from common.errors import Broken, MeshError
+from common.serving.calls import Calls, draining_error
+from common.serving.messages import Context, Requests, checked, guarded
 from common.status import DETAILS_KEY, cause_of, status_of
 from common.telemetry import RpcTrace, Telemetry
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_MAX_REQUEST_BYTES = 4 * 1024 * 1024
-# What grpc itself takes: far above the limits per method, so that those can answer with a sentence instead of a cut.
-TRANSPORT_MAX_BYTES = 20 * 1024 * 1024
 # After a caller hangs up, grpc.aio first ends the request iterator and then cancels the handler, some 0.1 ms apart, and
-# has no call that tells a hang-up from a half-close before that. A handler that returns in between waits this long for
-# the news.
+# has no call that tells a hang-up from a half-close. A handler that returns in between waits this long for the news, so
+# that the call is counted as what it was.
 _HANG_UP_GRACE_S = 0.002
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
-
-
-class _Refused:
-    """Stands where a request would stand, and says why there is none."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: MeshError) -> None:
-        self.error = error
-
-
-def _checked(message: Any) -> Any:
-    if type(message) is _Refused:
-        raise message.error
-    return message
-
-
-def _guarded(deserialise: Callable[[bytes], Any] | None, max_bytes: int) -> Callable[[bytes], Any]:
-    def read(payload: bytes) -> Any:
-        if len(payload) > max_bytes:
-            sentence = f"A request of {len(payload)} bytes is larger than the {max_bytes} bytes that this method takes."
-            return _Refused(InvalidRequest(sentence, reason="TOO_LARGE", max_bytes=str(max_bytes)))
-        try:
-            return deserialise(payload) if deserialise else payload
-        except (DecodeError, ValueError):
-            return _Refused(InvalidRequest("These bytes are not a message of this method.", reason="UNDECODABLE"))
-
-    return read
-
-
-class _Requests:
-    """The requests of one call as an iterator that remembers when they ended."""
-
-    __slots__ = ("_inner", "_loop", "ended_at")
-
-    def __init__(self, inner: AsyncIterator[Any]) -> None:
-        self._inner = inner
-        self._loop = asyncio.get_running_loop()
-        self.ended_at: float | None = None
-
-    def __aiter__(self) -> _Requests:
-        return self
-
-    async def __anext__(self) -> Any:
-        try:
-            return _checked(await self._inner.__anext__())
-        except StopAsyncIteration:
-            self.ended_at = self._loop.time()
-            raise
-
-
-class _Context:
-    """A servicer context whose `read` refuses what our deserialiser refused; everything else is grpc's own."""
-
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
-        self.write = inner.write
-
-    async def read(self) -> Any:
-        return _checked(await self._inner.read())
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-
-class Calls:
-    """Which calls of the stage's own services run, and whether new ones may begin. On the event loop only."""
-
-    def __init__(self, max_streams: int | None = None) -> None:
-        self.ready = False
-        self.draining = False
-        self._max_streams = max_streams
-        self._stream_count = 0
-        self._running: dict[asyncio.Task[Any], bool] = {}
-        self._cut: set[asyncio.Task[Any]] = set()
-        self._idle = asyncio.Event()
-        self._idle.set()
-
-    @property
-    def running_count(self) -> int:
-        return len(self._running)
-
-    def enter(self, task: asyncio.Task[Any], streaming: bool) -> None:
-        """Admit the call that `task` runs, or raise what its caller is told."""
-        if self.draining:
-            raise draining_error()
-        if not self.ready:
-            raise NotReady("This service is starting; it answers calls once its health says SERVING.")
-        if streaming and self._max_streams is not None and self._stream_count >= self._max_streams:
-            raise Overloaded(f"All {self._max_streams} streams of this replica are taken.", reason="NO_SLOT")
-        self._running[task] = streaming
-        self._stream_count += streaming
-        self._idle.clear()
-
-    def leave(self, task: asyncio.Task[Any]) -> None:
-        """The call is over; a call that was never admitted may leave too."""
-        self._stream_count -= self._running.pop(task, False)
-        self._cut.discard(task)
-        if not self._running:
-            self._idle.set()
-
-    async def wait_idle(self) -> None:
-        """Return when no call runs."""
-        await self._idle.wait()
-
-    def cut(self) -> None:
-        """End every running call now; their callers are told that this service is draining."""
-        for task in self._running:
-            self._cut.add(task)
-            task.cancel()
-
-    def was_cut(self, task: asyncio.Task[Any]) -> bool:
-        return task in self._cut
-
-
-def draining_error() -> NotReady:
-    """What the caller of a draining service is told."""
-    return NotReady("This service is shutting down; another replica takes new calls.", reason="DRAINING")
 
 
 class _Call:
@@ -167,26 +42,23 @@ class _Call:
         self._streaming = streaming
         self._context = context
 
-    async def run(self, behaviour: Any, request: Any, of_stream: bool, to_stream: bool) -> Any:
+    async def run(self, behaviour: Any, request: Any, of_stream: bool) -> Any:
         """Admit the call, run the handler, and raise nothing that grpc.aio would make an UNKNOWN of."""
-        calls, trace = (
-            self._boundary.calls,
-            self._boundary.telemetry.rpc(self._method, self._context.invocation_metadata()),
-        )
+        boundary = self._boundary
+        trace = boundary.telemetry.rpc(self._method, self._context.invocation_metadata())
         try:
-            if self._method.split("/")[1] in self._boundary.own:
-                calls.enter(self._task, self._streaming)
-            return await self._answer(behaviour, request, of_stream, to_stream)
+            if self._method.split("/")[1] in boundary.own:
+                boundary.calls.enter(self._task, self._streaming)
+            return await self._answer(behaviour, request, of_stream)
         except BaseException as error:
             await self._tell(error, trace)
-            raise AssertionError("telling always raises") from error
         finally:
-            calls.leave(self._task)
+            boundary.calls.leave(self._task)
             trace.end((self._context.code() or grpc.StatusCode.OK).name)
 
-    async def _answer(self, behaviour: Any, request: Any, of_stream: bool, to_stream: bool) -> Any:
-        request = _Requests(request) if of_stream else _checked(request)
-        result = behaviour(request, _Context(self._context))
+    async def _answer(self, behaviour: Any, request: Any, of_stream: bool) -> Any:
+        request = Requests(request) if of_stream else checked(request)
+        result = behaviour(request, Context(self._context))
         if not hasattr(result, "__aiter__"):
             response = await result
         else:
@@ -203,7 +75,7 @@ class _Call:
         if remaining_s > 0:
             await asyncio.sleep(remaining_s)
 
-    async def _tell(self, error: BaseException, trace: RpcTrace) -> None:
+    async def _tell(self, error: BaseException, trace: RpcTrace) -> NoReturn:
         """Raise what makes grpc.aio send the right status for what escaped the handler."""
         cause = cause_of(error)
         if isinstance(cause, grpc.aio.AbortError):
@@ -231,9 +103,13 @@ class _Call:
             return self._task.cancelling() > 0
         return isinstance(cause, grpc.aio.InternalError) and "execute_batch" in str(cause)
 
-    async def _abort(self, status: status_pb2.Status) -> None:
+    async def _abort(self, status: status_pb2.Status) -> NoReturn:
         details = ((DETAILS_KEY, status.SerializeToString()),)
-        await self._context.abort(_CODES[status.code], status.message, details)
+        try:
+            await self._context.abort(_CODES[status.code], status.message, details)
+        except grpc.aio.InternalError:  # nobody is there to be told
+            raise asyncio.CancelledError from None
+        raise AssertionError("abort always raises")
 
 
 class Boundary(grpc.aio.ServerInterceptor):
@@ -258,7 +134,7 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     def _wrap(self, method: str, handler: Any) -> Any:
         """The handler again, with its deserialiser and its behaviour inside ours. Four shapes, two kinds of answer."""
-        deserialise = _guarded(handler.request_deserializer, self._max_request_bytes(method))
+        deserialise = guarded(handler.request_deserializer, self._max_request_bytes(method))
         of_stream, to_stream = handler.request_streaming, handler.response_streaming
         shapes = {
             (False, False): (handler.unary_unary, grpc.unary_unary_rpc_method_handler),
@@ -269,8 +145,6 @@ class Boundary(grpc.aio.ServerInterceptor):
         behaviour, rebuild = shapes[of_stream, to_stream]
 
         async def call(request: Any, context: Any) -> Any:
-            return await _Call(self, method, of_stream or to_stream, context).run(
-                behaviour, request, of_stream, to_stream
-            )
+            return await _Call(self, method, of_stream or to_stream, context).run(behaviour, request, of_stream)
 
         return rebuild(call, request_deserializer=deserialise, response_serializer=handler.response_serializer)

@@ -6,10 +6,12 @@ import asyncio
 import json
 import logging
 import signal
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from typing import Any, Protocol
 
 from common.config import ServiceConfig
+from common.errors import MeshError
 from common.serving.server import PortTaken, Server
 from common.telemetry import Telemetry, configure_logging
 
@@ -23,15 +25,15 @@ class Part(Protocol):
         """Return when it is ready."""
 
     async def close(self) -> None:
-        """Let go of everything."""
+        """Let go of everything; also called when `start` failed or was cut short."""
 
 
 def run_service(config: ServiceConfig, build: Callable[[Server], Part]) -> int:
-    """Run until SIGTERM or SIGINT and return the exit code: 0 after a clean end, 1 when it could not start or failed.
+    """Run until SIGTERM or SIGINT; the exit code is 0 after a clean end, 1 when it could not start or broke.
 
     `build` makes the engine, adds its servicers to the server and returns it. The port is taken first, so that a taken
     one is told at once; calls are answered NOT_READY until the engine has started; then one line on standard output
-    says READY.
+    says READY. The first signal drains, a second one ends what still runs.
     """
     configure_logging(config.service, config.log_level)
     config.log_once()
@@ -40,52 +42,76 @@ def run_service(config: ServiceConfig, build: Callable[[Server], Part]) -> int:
 
 
 async def _run(config: ServiceConfig, build: Callable[[Server], Part]) -> int:
-    stop = _stop_signal()
+    signals = _Signals()
     try:
-        telemetry = Telemetry.open(config.telemetry)
-    except OSError:
-        logger.error("cannot start", extra={"why": f"Metrics port {config.telemetry.metrics_port} is taken."})
-        return 1
-    server = Server(config, telemetry)
-    part = build(server)
-    try:
-        await server.start()
-    except PortTaken as error:
-        logger.error("cannot start", extra={"why": str(error)})
-        return 1
-    try:
-        await _serve(server, part, stop)
-    finally:
-        await server.stop()
-        await part.close()
-        await asyncio.to_thread(telemetry.close)
-    return 0
+        async with AsyncExitStack() as last:
+            telemetry = _telemetry(config)
+            last.push_async_callback(asyncio.to_thread, telemetry.close)
+            server = Server(config, telemetry)
+            part = build(server)
+            last.push_async_callback(part.close)
+            last.push_async_callback(server.stop)
+            await server.start()
+            return await _serve(server, part, signals)
+    except (PortTaken, MeshError) as error:
+        logger.critical("cannot serve", extra={"why": str(error)})
+    except Exception:
+        logger.critical("cannot serve", exc_info=True)
+    return 1
 
 
-async def _serve(server: Server, part: Part, stop: asyncio.Event) -> None:
-    starting = asyncio.ensure_future(part.start())
-    stopping = asyncio.ensure_future(stop.wait())
-    await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done():
-        starting.cancel()
-        return
-    await starting
+def _telemetry(config: ServiceConfig) -> Telemetry:
+    settings = config.telemetry
+    try:
+        return Telemetry.open(settings)
+    except OSError as error:
+        why = error.strerror.lower() if error.strerror else "it cannot be listened on"
+        raise PortTaken(f"Port {settings.metrics_port} for metrics on {settings.metrics_host}: {why}.") from None
+
+
+async def _serve(server: Server, part: Part, signals: _Signals) -> int:
+    """From the engine's start to the last call. Raises what the engine's start raises."""
+    await _first_of(part.start(), signals.first.wait())
+    if signals.first.is_set():
+        return 0
     await server.set_ready(True)
     announce(server)
-    await stopping
-    await server.drain(server.config.drain_deadline_s)
+    await _first_of(signals.first.wait(), server.failed.wait())
+    if server.failed.is_set():
+        await server.drain(0)
+        return 1
+    await _first_of(server.drain(server.config.drain_deadline_s), signals.second.wait())
+    return 0
 
 
 def announce(server: Server) -> None:
     """The one line on standard output that says READY and where."""
+    logger.info("ready", extra={"address": server.address, "metrics_port": server.telemetry.metrics_port})
     print(json.dumps({"service": server.config.service, "address": server.address} | server.announcement), flush=True)
 
 
-def _stop_signal() -> asyncio.Event:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    return stop
+class _Signals:
+    """SIGTERM and SIGINT, counted."""
+
+    def __init__(self) -> None:
+        self.first = asyncio.Event()
+        self.second = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._seen)
+
+    def _seen(self) -> None:
+        (self.second if self.first.is_set() else self.first).set()
+
+
+async def _first_of(*waits: Coroutine[Any, Any, object]) -> None:
+    """Wait for one, cancel the rest; raise what a finished one raised."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
+    for task in done:
+        task.result()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

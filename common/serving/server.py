@@ -4,7 +4,9 @@ draining."""
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -15,18 +17,22 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from common.config import ServiceConfig
-from common.serving.boundary import TRANSPORT_MAX_BYTES, Boundary, Calls
+from common.serving.boundary import Boundary
+from common.serving.calls import Calls
 from common.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+# What grpc itself takes: above every limit of a method, so that those can answer with a sentence instead of a cut.
+_TRANSPORT_MAX_BYTES = 20 * 1024 * 1024
+_CUT_S = 2.0  # a call that does not end within this of its cancellation is broken
 _OPTIONS: tuple[tuple[str, int], ...] = (
     # Two servers on one port would share its connections between them, silently.
     ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", TRANSPORT_MAX_BYTES),
-    ("grpc.max_send_message_length", TRANSPORT_MAX_BYTES),
+    ("grpc.max_receive_message_length", _TRANSPORT_MAX_BYTES),
+    ("grpc.max_send_message_length", _TRANSPORT_MAX_BYTES),
     # A stream may be silent for minutes: ask whether the other side still lives, and let it ask us as often.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -47,6 +53,7 @@ class Server:
         self.config = config
         self.telemetry = telemetry or Telemetry.off()
         self.draining = asyncio.Event()
+        self.failed = asyncio.Event()
         self.announcement: dict[str, str] = {}
         self._names: list[str] = []
         self._request_limits: dict[str, int] = {}
@@ -102,10 +109,13 @@ class Server:
         for name in self._names:
             await self._health.set(name, _SERVING if ready else _NOT_SERVING)
 
-    async def set_broken(self) -> None:
-        """The device failed or an invariant broke for good: neither ready nor alive, so that something restarts us."""
-        await self.set_ready(False)
-        await self._health.set("", _NOT_SERVING)
+    async def fail(self, why: str) -> None:
+        """The device failed or an invariant broke for good: neither ready nor alive, and `run_service` ends with 1."""
+        logger.critical("service broke", extra={"why": why})
+        self._calls.draining = True
+        for name in ("", *self._names):
+            await self._health.set(name, _NOT_SERVING)
+        self.failed.set()
 
     async def drain(self, deadline_s: float) -> None:
         """Stop being ready, refuse new calls, let running ones finish until the deadline, then end them."""
@@ -118,25 +128,44 @@ class Server:
             await asyncio.wait_for(self._calls.wait_idle(), deadline_s)
         except TimeoutError:
             logger.warning("drain deadline passed", extra={"running": self.running_count})
-            self._calls.cut()
-            await self._calls.wait_idle()
+            await self._cut()
 
     async def stop(self) -> None:
-        """Close the port and whatever still runs."""
+        """End whatever still runs and close the port."""
+        self._calls.draining = True
+        await self._cut()
         await self._server.stop(None)
+
+    async def _cut(self) -> None:
+        self._calls.cut()
+        try:
+            await asyncio.wait_for(self._calls.wait_idle(), _CUT_S)
+        except TimeoutError:
+            logger.error("calls resist their end", extra={"running": self.running_count})
 
     def _limit_of(self, method: str) -> int:
         return self._request_limits.get(method, self.config.max_request_bytes)
 
     def _listen(self) -> int:
-        address = _joined(self.config.host, self.config.port)
+        host, port = self.config.host, self.config.port
         credentials = _credentials(self.config)
         try:
             if credentials is None:
-                return self._server.add_insecure_port(address)
-            return self._server.add_secure_port(address, credentials)
+                return self._server.add_insecure_port(_joined(host, port))
+            return self._server.add_secure_port(_joined(host, port), credentials)
         except RuntimeError:
-            raise PortTaken(f"Port {address} cannot be listened on: is something else there already?") from None
+            raise PortTaken(_why_not(host, port)) from None
+
+
+def _why_not(host: str, port: int) -> str:
+    """Why nobody can listen there: grpc only says that it failed."""
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            return f"Port {port} on {host} is free, but not for this server; are its TLS files valid?"
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return f"Port {port} on {host} is taken by another program."
+        return f"Nobody can listen on port {port} of {host}: {error.strerror}."
 
 
 def _credentials(config: ServiceConfig) -> grpc.ServerCredentials | None:
