@@ -224,6 +224,8 @@ class Outbox:
 
 def _load(settings: EngineSettings) -> tuple[Runner, VoiceEncoder | None]:
     """Torch comes in here."""
+    from services.codec.encoding import load_voice_encoder
+    from services.codec.reference_audio import Limits
     from services.codec.runner import Runner
 
     row_count = settings.slot_count + settings.max_parked_states + settings.max_primed_voices
@@ -236,4 +238,7 @@ def _load(settings: EngineSettings) -> tuple[Runner, VoiceEncoder | None]:
         max_frames=settings.max_frames_per_step,
     )
     runner.warm()
-    return runner, None
+    if not settings.encode:
+        return runner, None
+    limits = Limits(settings.max_reference_s, settings.max_reference_bytes)
+    return runner, load_voice_encoder(runner.config, limits=limits, max_cached=settings.max_cached_references)

@@ -70,6 +70,9 @@ class EncoderConfig(_Section):
     codebook_size: int
     num_quantizers: int
     num_semantic_quantizers: int
+    codebook_dim: int
+    intermediate_size: int
+    vector_quantization_hidden_dimension: int
 
 
 @dataclass(frozen=True)
