@@ -1,8 +1,9 @@
 """Run the reference codec (qwen-tts 0.1.1) on random checkpoints and store what it answers.
 
 `REFENV/bin/python -m tools.reference.codec` (the environment comes from `tools.reference.build`) remakes
-`tests/reference/codec/*.npz` with their provenance. Decoded undivided, past the package's windowing, so that nothing but
-the model is compared; float64 is the reference code as it is under `.double()` (its norms and rotations stay float32).
+`tests/reference/codec/*.npz` with their provenance. Decoded undivided, past the package's windowing, so that nothing
+but the model is compared; float64 is the reference code as it is under `.double()` (its norms and rotations stay
+float32).
 Also `--serve`: the reference as a worker for `bench/codec.py`. Imports nothing of services.
 """
 
@@ -13,6 +14,7 @@ import json
 import sys
 import tempfile
 import time
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from qwen_tts.core.models.modeling_qwen3_tts import Qwen3TTSSpeakerEncoder, mel_
 from qwen_tts.core.tokenizer_12hz.modeling_qwen3_tts_tokenizer_v2 import Qwen3TTSTokenizerV2Model
 from safetensors.torch import load_file
 
+from cli.checkpoint import official
 from cli.checkpoint.random import write_random
 
 STORE = Path(__file__).parents[2] / "tests" / "reference" / "codec"
@@ -31,7 +34,30 @@ REAL_DECIMATION = 37
 LENGTHS = (11 * 24_000, 40_123, 5 * 1920, 1500)
 """Reference audio in samples: past the unused 10 s window of the encoder, ragged, whole frames, under one frame."""
 SPEAKER_LENGTHS = (40_123, 5 * 1920)
-MEL = {"n_fft": 1024, "num_mels": 128, "sampling_rate": 24_000, "hop_size": 256, "win_size": 1024, "fmin": 0, "fmax": 12_000}
+MEL = {
+    "n_fft": 1024,
+    "num_mels": 128,
+    "sampling_rate": 24_000,
+    "hop_size": 256,
+    "win_size": 1024,
+    "fmin": 0,
+    "fmax": 12_000,
+}
+
+
+def real_arguments() -> dict[str, Any]:
+    """A codec and a speaker encoder of real dimensions beside a tiny talker, which nobody runs here."""
+    codec_config = official.codec_config("0.6B")
+    widths = {"enc_channels": [512, 512, 512, 512, 1536], "enc_attention_channels": 128, "enc_se_channels": 128}
+    sections = {name: codec_config[name] for name in ("decoder_config", "encoder_config")}
+    return {
+        "like": "tiny",
+        "type": "base",
+        "seed": 0,
+        "codebook_size": sections["decoder_config"]["codebook_size"],
+        **sections,
+        "speaker_encoder_config": widths,
+    }
 
 
 def reference_audio() -> np.ndarray:
@@ -82,13 +108,14 @@ def store(name: str, arguments: dict[str, Any], frames: int, every: int) -> None
     with tempfile.TemporaryDirectory() as directory:
         write_random(directory, **arguments)
         arrays = references(Path(directory), frames, every)
+        tensors = (Path(directory) / "speech_tokenizer" / "model.safetensors").read_bytes()
     if name != "tiny":
         del arrays["audio"]  # the same as in tiny
     np.savez_compressed(STORE / f"{name}.npz", **arrays)
     provenance = {
         "reference": "qwen-tts 0.1.1, transformers 4.57.3, eager modules on the CPU",
         "torch": torch.__version__,
-        "checkpoint": {"write_random": arguments},
+        "checkpoint": {"write_random": arguments, "speech_tokenizer_sha256": sha256(tensors).hexdigest()},
         "codes_seed": 1,
         "every_nth_sample": every,
         "float32_against_float64": float(np.abs(arrays["samples_float32"] - arrays["samples_float64"]).max()),
@@ -101,7 +128,8 @@ def store(name: str, arguments: dict[str, Any], frames: int, every: int) -> None
 def serve(directory: Path) -> None:
     """One JSON command per line in, one answer out: {"dtype", "codes" [T][Q], "drop"} → {"seconds"}.
 
-    What the reference's way of streaming does for one packet: decode context and new frames from nothing, cut the context.
+    What the reference's way of streaming does for one packet: decode context and new frames from nothing, cut the
+    context.
     """
     models: dict[str, Any] = {}
     for line in sys.stdin:
@@ -129,7 +157,7 @@ def main() -> int:
     if arguments.only != "real":
         store("tiny", {"like": "tiny", "type": "base", "seed": 0}, frames=24, every=1)
     if arguments.only != "tiny":
-        store("real", {"like": "0.6B", "type": "base", "seed": 0}, frames=80, every=REAL_DECIMATION)
+        store("real", real_arguments(), frames=80, every=REAL_DECIMATION)
     return 0
 
 
