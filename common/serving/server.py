@@ -79,6 +79,10 @@ class Server:
         """Calls of the service's own methods that run now."""
         return self._calls.running_count
 
+    async def idle(self) -> None:
+        """Return when none of them runs."""
+        await self._calls.wait_idle()
+
     def add(self, register: Callable[[Any, Any], None], servicer: object, name: str, **max_request_bytes: int) -> None:
         """Serve `name` (a full name such as voicemesh.codec.v1.CodecService) with the generated `add_…_to_server`.
 
