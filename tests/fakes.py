@@ -183,7 +183,8 @@ class ToneUtterance(_Fake):
                 packet, reason = await self._packet(sizes[0])
                 if packet and not self.is_cancelled:
                     sizes = sizes[1:] or sizes
-                    yield tts_lm.FrameBatch(self._made - len(packet), tuple(packet), self._read, time.time())
+                    offset = self._read if self._kind is str else None
+                    yield tts_lm.FrameBatch(self._made - len(packet), tuple(packet), self._read, time.time(), offset)
             yield self._ended(FinishReason.CANCELLED if self.is_cancelled else reason)
         finally:
             self._release()

@@ -114,6 +114,7 @@ class GenerateStage(Stage[tts_lm_pb2.GenerateRequest, tts_lm_pb2.GenerateRespons
             codes=chain.from_iterable(event.codes),
             text_token_count=event.text_token_count,
             produced_time=timestamp(event.produced_time_s),
+            text_offset=event.text_offset,
         )
         return tts_lm_pb2.GenerateResponse(frames=frames)
 

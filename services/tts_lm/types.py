@@ -20,16 +20,15 @@ TextItem = str | Sequence[int]
 class EngineOptions:
     """What `services.tts_lm.load.create_engine` needs. `model` is a directory in the official layout or a hub id.
 
-    `dtype` "auto" is float32 on CPU and bfloat16 on CUDA. `deterministic` fixes the batch shape, so that whoever else is
-    served never changes a code. `kv_positions` is the whole KV pool, shared by all slots; `max_positions` bounds one
-    sequence (prompt and frames). `None` chooses from the checkpoint and `slot_count`.
+    `dtype` "auto" is float32 on CPU and bfloat16 on CUDA. `deterministic` fixes the batch shape, so that whoever
+    else is served never changes a code. `kv_positions` is the whole KV pool, shared by all slots; `max_positions`
+    bounds one sequence (prompt and frames). `None` chooses from the checkpoint and `slot_count`.
     """
 
     model: str
     device: str = "cpu"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     slot_count: int = 8
-    waiting_limit: int = 0
     deterministic: bool = False
     kv_positions: int | None = None
     max_positions: int | None = None
@@ -59,7 +58,9 @@ class SamplingParams:
 
 @dataclass(frozen=True)
 class CloneVoice:
-    """A voice made from reference audio: `codes` frame-major and flat; without codes the speaker vector is used alone."""
+    """A voice made from reference audio: `codes` frame-major and flat; without codes the speaker vector is used
+    alone.
+    """
 
     speaker_vector: tuple[float, ...]
     codes: tuple[int, ...] = ()
@@ -70,7 +71,8 @@ class CloneVoice:
 class ResumePoint:
     """Speech already made elsewhere: `codes` frame-major and flat. One prefill rebuilds it; the next frame follows it.
 
-    The text is sent again from its beginning; `text_token_count` is what the earlier replica had consumed, for checking.
+    The text is sent again from its beginning; `text_token_count` is what the earlier replica had consumed, for
+    checking.
     """
 
     codes: tuple[int, ...]
@@ -110,13 +112,15 @@ class Started:
 class FrameBatch:
     """Consecutive frames, one tuple of codes each; `text_token_count` tokens were consumed up to the last of them.
 
-    `produced_time_s` is seconds since the Unix epoch.
+    `produced_time_s` is seconds since the Unix epoch. `text_offset` is how many characters of the utterance's text those
+    tokens are, where the engine knows.
     """
 
     first_frame_index: int
     codes: tuple[tuple[int, ...], ...]
     text_token_count: int
     produced_time_s: float
+    text_offset: int | None = None
 
 
 @dataclass(frozen=True)

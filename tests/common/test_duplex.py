@@ -149,7 +149,7 @@ def test_utterances_of_an_epoch_are_spoken_one_after_another():
 
 
 def groups(caller: Caller) -> list[tuple[int, int]]:
-    """Utterances as they were heard, with how many messages in a row each; one that stands there twice is interleaved."""
+    """Utterances as they were heard, with how many messages in a row; one that stands there twice is interleaved."""
     found: list[tuple[int, int]] = []
     for response in caller.heard:
         if found and found[-1][0] == response.utterance:
