@@ -1,0 +1,114 @@
+"""The command line's side of gRPC: channels to the services, one exchange over a stream, faults as sentences.
+
+The only file of `cli/` that knows grpc. What is said over a stream is the business of the command that says it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+
+from cli.addresses import Target
+from cli.errors import CommandError
+from common.status import cause_of, error_of_call
+
+CONNECT_TIMEOUT_S = 3.0
+CALL_TIMEOUT_S = 10.0
+IDLE_LIMIT_S = 60.0
+"""Longest silence of a service after it has been told everything."""
+
+_OPTIONS = (("grpc.max_receive_message_length", 16 * 1024 * 1024),)
+
+
+@asynccontextmanager
+async def connected(target: Target) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to the first replica that answers; CommandError says how to start or name one, or what failed later."""
+    for address in target.addresses:
+        async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
+            if await _connects(channel):
+                try:
+                    yield channel
+                except grpc.aio.AioRpcError as error:
+                    raise CommandError(f"{target.service} at {address}: {error_of_call(error).message}") from error
+                return
+    raise CommandError(
+        f"no {target.service} answers at {', '.join(target.addresses)}: start it with `voicemesh serve`, "
+        f"or name it with {target.flag} or {target.variable}"
+    )
+
+
+async def exchange(
+    call: Any, requests: AsyncIterator[Any], receive: Callable[[Any], bool], idle_limit_s: float = IDLE_LIMIT_S
+) -> None:
+    """Send every request while giving every response to `receive`, until that returns True or the stream ends.
+
+    Raises AioRpcError, CommandError when the service falls silent for `idle_limit_s` after the last request, and
+    whatever `requests` or `receive` raise.
+    """
+    limit = asyncio.timeout(None)
+    loop = asyncio.get_running_loop()
+    all_sent = asyncio.Event()
+
+    def still_alive() -> None:
+        if all_sent.is_set():
+            limit.reschedule(loop.time() + idle_limit_s)
+
+    async def send() -> None:
+        async for request in requests:
+            try:
+                await call.write(request)
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                return  # the stream has ended; reading it says why
+        all_sent.set()
+        still_alive()
+
+    async def read() -> None:
+        async with limit:
+            while (response := await call.read()) is not grpc.aio.EOF:
+                still_alive()
+                if receive(response):
+                    return
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            sender = tasks.create_task(send())
+            await read()
+            sender.cancel()
+    except BaseExceptionGroup as group:
+        error = cause_of(group)
+        if isinstance(error, TimeoutError):
+            raise CommandError(f"the service has been silent for {idle_limit_s:g} s") from None
+        raise error from None
+    finally:
+        call.cancel()  # nothing once the stream has ended; a hang-up otherwise
+
+
+def stub(kind: Callable[[Any], Any], channel: grpc.aio.Channel) -> Any:
+    """A generated stub, which has no types of its own."""
+    return kind(channel)
+
+
+async def unary(awaitable: Awaitable[Any]) -> Any:
+    """The response of a unary call within CALL_TIMEOUT_S."""
+    try:
+        return await asyncio.wait_for(awaitable, CALL_TIMEOUT_S)
+    except TimeoutError as error:
+        raise CommandError(f"the service has not answered within {CALL_TIMEOUT_S:g} s") from error
+
+
+async def _connects(channel: grpc.aio.Channel) -> bool:
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            state = channel.get_state(try_to_connect=True)
+            while state is not grpc.ChannelConnectivity.READY:
+                if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                    return False
+                await channel.wait_for_state_change(state)
+                state = channel.get_state(try_to_connect=True)
+            return True
+    except TimeoutError:
+        return False

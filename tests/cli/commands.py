@@ -1,0 +1,46 @@
+"""`voicemesh` as a process, for tests: run to its end, or talked to while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: bytes
+    errors: str
+
+
+async def voicemesh(*arguments: str, stdin: bytes = b"") -> Done:
+    """Run `voicemesh ARGUMENT…` to its end. A traceback is never an answer."""
+    async with started(*arguments) as process:
+        out, errors = await process.communicate(stdin)
+    assert process.returncode is not None
+    assert b"Traceback" not in errors, errors.decode()
+    return Done(process.returncode, out, errors.decode())
+
+
+@asynccontextmanager
+async def started(*arguments: str, stdin: int | IO[str] = PIPE) -> AsyncIterator[Process]:
+    """A running command with pipes on all sides; killed when the block ends before it has."""
+    process: Process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "cli", *arguments, stdin=stdin, stdout=PIPE, stderr=PIPE, cwd=ROOT
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
