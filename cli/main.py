@@ -7,10 +7,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cli.commands import checkpoint
+from cli.commands import checkpoint, codes, decode, doctor, serve, voices
 from cli.errors import CommandError
 
-_COMMANDS = (checkpoint,)
+_COMMANDS = (serve, codes, decode, voices, checkpoint, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,6 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CommandError as error:
         print(f"voicemesh: {error}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        print(f"voicemesh: the Python package {error.name} is missing: run `make setup`", file=sys.stderr)
+        return 1
     except BrokenPipeError:
         # The reader of our output has gone; Python must not fail again while flushing it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -19,6 +19,9 @@ from cli.checkpoint.layout import SPEAKER_ENCODER_DEFAULTS, codec_tensors, model
 from cli.checkpoint.official import Config, ModelType, Size
 from cli.checkpoint.vocabulary import write_tokenizer
 
+FORMAT = 1
+"""Raised whenever the same arguments give other bytes, so that no cache and no stored output outlives them."""
+
 _SECTIONS = ("talker_config", "code_predictor_config", "speaker_encoder_config", "decoder_config", "encoder_config")
 
 
@@ -57,7 +60,7 @@ def write_random(
 
 def cached_tiny(cache: Path) -> Path:
     """The random tiny checkpoint in `cache`, written once; a half-written one is never seen under its name."""
-    target = cache / "random-tiny-custom-voice-0"
+    target = cache / f"random-tiny-{FORMAT}"
     if not (target / "model.safetensors").exists():
         draft = target.with_name(f"{target.name}.{os.getpid()}")
         write_random(draft)

@@ -2,12 +2,13 @@
 
 import time
 import tracemalloc
+from hashlib import sha256
 
 import numpy as np
 import pytest
 from safetensors import safe_open
 
-from cli.checkpoint import safetensors_file, weights
+from cli.checkpoint import random, safetensors_file, weights
 from cli.checkpoint.random import cached_tiny, configurations, write_random
 
 
@@ -19,6 +20,18 @@ def tensors(path):
 def all_bytes(directory):
     files = (path for path in directory.rglob("*") if path.is_file())
     return {str(path.relative_to(directory)): path.read_bytes() for path in files}
+
+
+def test_the_bytes_of_a_seed_are_those_that_stored_outputs_were_made_with(tmp_path):
+    directory = write_random(tmp_path, type="base")
+    digests = {
+        "model.safetensors": "8eb9022f2ecd357c",
+        "speech_tokenizer/model.safetensors": "d9cfa4ebc5c9bca4",
+        "vocab.json": "840a370b97ac79da",
+        "merges.txt": "05d9663821369612",
+    }
+    assert random.FORMAT == 1, "other bytes: raise FORMAT, remake tests/reference, and write the new digests here"
+    assert {name: sha256((directory / name).read_bytes()).hexdigest()[:16] for name in digests} == digests
 
 
 @pytest.mark.parametrize("kind", ["custom_voice", "voice_design", "base"])
