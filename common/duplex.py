@@ -172,6 +172,7 @@ class Duplex(Generic[Q, R, U]):
             self._observer.repeated()
 
     def _begin(self, request: Q, place: Place) -> Work:
+        self._stage.session_id = self._guard.session_id
         trace = self._stage.trace(request)
         work = self._telemetry.utterance(
             self._stage.span_name,

@@ -59,6 +59,8 @@ class Stage(ABC, Generic[Q, R, U]):
     first_milestone: ClassVar[Milestone | None] = None
     one_per_epoch: ClassVar[bool] = False
     numbers_utterances: ClassVar[bool] = True
+    session_id: str = ""
+    """Whose stream; known when the first utterance begins."""
 
     def marks(self, request: Q) -> Marks:
         """The marks of a request, None for what is absent."""

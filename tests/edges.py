@@ -10,14 +10,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import services.brain.server
 import services.codec.server
+import services.gateway.server
 import services.tts_lm.server
 from common.serving import Server
 from common.stream_config import StreamConfig
 from common.telemetry import Telemetry
+from services.brain.config import BrainConfig
 from services.codec.config import CodecConfig
+from services.gateway.config import GatewayConfig
+from services.gateway.server import Gateway
 from services.tts_lm.config import TtsLmConfig
-from tests.fakes import ToneCodec, ToneTtsLm
+from tests.fakes import ScriptedBrain, ToneCodec, ToneTtsLm
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,20 @@ class ServiceEdge:
 EDGES = {
     "tts_lm": ServiceEdge(TtsLmConfig, ToneTtsLm, services.tts_lm.server.register),
     "codec": ServiceEdge(CodecConfig, ToneCodec, services.codec.server.register),
+    "brain": ServiceEdge(BrainConfig, ScriptedBrain, services.brain.server.register),
 }
+
+
+@asynccontextmanager
+async def gateway(
+    talker: Any = None, codec: Any = None, telemetry: Telemetry | None = None, **settings: Any
+) -> AsyncIterator[Server]:
+    """A real gateway over two real stages (with fakes without engines), all in this process."""
+    async with serving("tts_lm", talker) as below, serving("codec", codec) as beside:
+        settings = {"tts_lm_address": below.address, "codec_address": beside.address, **settings}
+        config = GatewayConfig(port=0, metrics=False, **settings)
+        async with _serving(config, Gateway(config), services.gateway.server.register, telemetry) as server:
+            yield server
 
 
 @asynccontextmanager
@@ -43,8 +61,16 @@ async def serving(
     edge = EDGES[service]
     engine = edge.fake() if engine is None else engine
     config = edge.config(port=0, metrics=False, **settings)
+    async with _serving(config, engine, edge.register, telemetry) as server:
+        yield server
+
+
+@asynccontextmanager
+async def _serving(
+    config: Any, engine: Any, register: Callable[[Server, Any, Any], None], telemetry: Telemetry | None
+) -> AsyncIterator[Server]:
     server = Server(config, telemetry)
-    edge.register(server, engine, config)
+    register(server, engine, config)
     await server.start()
     try:
         await engine.start()

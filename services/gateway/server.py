@@ -1,0 +1,144 @@
+"""The gateway's edge: `SpeechService` over `SpeechLine`s, and the parts of `ConversationService` that exist."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, ClassVar
+
+from voicemesh.gateway.v1 import gateway_pb2, gateway_pb2_grpc
+from voicemesh.stream.v1 import stream_pb2
+
+from common.duplex import Edge
+from common.serving import Server
+from common.stage import End, Stage
+from common.stream import Kind
+from common.telemetry import Milestone, SpanName, Work
+from services.gateway.clients import Stages
+from services.gateway.config import GatewayConfig
+from services.gateway.pipeline import SpeechLine
+from services.gateway.utterance import Event, Sound, SpeechEnded, SpeechUtterance, Started
+
+SPEECH = "voicemesh.gateway.v1.SpeechService"
+CONVERSATION = "voicemesh.gateway.v1.ConversationService"
+
+
+class Gateway:
+    """What lives as long as the service: warm channels to the stages."""
+
+    def __init__(self, config: GatewayConfig) -> None:
+        self._config = config
+
+    async def start(self) -> None:
+        """Begin to dial. A stage that is not there yet is told to whoever asks for speech, not waited for."""
+        config = self._config
+        self.stages = Stages(config.tts_lm_address, config.codec_address, config.connect_timeout_s)
+
+    def line(self) -> SpeechLine:
+        """A way through the stages for one caller."""
+        return SpeechLine(self.stages, self._config.packet_ramp, self._config.lead_frames)
+
+    async def close(self) -> None:
+        """Hang up."""
+        if hasattr(self, "stages"):
+            await self.stages.close()
+
+
+def register(server: Server, gateway: Gateway, config: GatewayConfig) -> None:
+    """Serve both services there."""
+    speech = SpeechServicer(server, gateway, config)
+    server.add(gateway_pb2_grpc.add_SpeechServiceServicer_to_server, speech, SPEECH)
+    # Every method answers UNIMPLEMENTED until conversation is built: that is what the generated class does.
+    conversation = gateway_pb2_grpc.ConversationServiceServicer()
+    server.add(gateway_pb2_grpc.add_ConversationServiceServicer_to_server, conversation, CONVERSATION)
+
+
+class SpeechServicer(gateway_pb2_grpc.SpeechServiceServicer):
+    def __init__(self, server: Server, gateway: Gateway, config: GatewayConfig) -> None:
+        self._gateway = gateway
+        self._edge = Edge(config.limits, server.telemetry, server.telemetry.observer("gateway"), server.draining)
+
+    async def Synthesize(self, requests: AsyncIterator[Any], context: Any) -> None:
+        await self._edge.serve(SynthesizeStage(self._gateway.line()), requests, context)
+
+    async def ListVoices(self, request: gateway_pb2.ListVoicesRequest, context: Any) -> gateway_pb2.ListVoicesResponse:
+        return gateway_pb2.ListVoicesResponse(voices=await self._gateway.stages.voices())
+
+
+class SynthesizeStage(Stage[gateway_pb2.SynthesizeRequest, gateway_pb2.SynthesizeResponse, SpeechUtterance]):
+    """What the messages of `Synthesize` mean."""
+
+    kinds: ClassVar = {
+        "start": Kind.START,
+        "text": Kind.INPUT,
+        "credit": Kind.SUPPLEMENT,
+        "flush": Kind.FLUSH,
+        "stop": Kind.STOP,
+        "reset": Kind.RESET,
+    }
+    span_name = SpanName.GATEWAY_SYNTHESIZE
+    first_milestone = Milestone.CODEC_FIRST_PCM
+    numbers_utterances = False
+
+    def __init__(self, line: SpeechLine) -> None:
+        self._line = line
+        self._format = stream_pb2.AudioFormat()
+
+    def trace(self, request: gateway_pb2.SynthesizeRequest) -> stream_pb2.TraceContext:
+        return request.start.speech.trace
+
+    def submit(self, request: gateway_pb2.SynthesizeRequest, work: Work) -> SpeechUtterance:
+        self._format = _resolved(request.start.format)
+        return self._line.submit(request.start, work.trace_parent(), self.session_id)
+
+    def feed(self, utterance: SpeechUtterance, request: gateway_pb2.SynthesizeRequest) -> None:
+        if request.WhichOneof("payload") == "credit":
+            utterance.credit(request.credit.frames)
+        else:
+            utterance.feed(request.text)
+
+    def flush(self, utterance: SpeechUtterance) -> None:
+        utterance.flush()
+
+    def end_of(self, event: Event) -> End | None:
+        return event.end if isinstance(event, SpeechEnded) else None
+
+    def is_product(self, event: Event) -> bool:
+        return isinstance(event, Sound)
+
+    def response(self, event: Started | Sound) -> gateway_pb2.SynthesizeResponse:
+        if isinstance(event, Started):
+            started = gateway_pb2.SynthesizeStarted(seed=event.seed, format=self._format)
+            return gateway_pb2.SynthesizeResponse(started=started)
+        chunk = event.chunk
+        audio = gateway_pb2.SpeechAudio(
+            first_sample_offset=chunk.first_sample_offset,
+            sample_count=chunk.sample_count,
+            payload=chunk.payload,
+            duration=chunk.duration,
+            first_frame_index=chunk.first_frame_index,
+            frame_count=chunk.frame_count,
+            text_offset=event.text_offset,
+            produced_time=chunk.produced_time,
+        )
+        return gateway_pb2.SynthesizeResponse(audio=audio)
+
+    def ended(self, ended: stream_pb2.Ended, event: object) -> gateway_pb2.SynthesizeResponse:
+        return gateway_pb2.SynthesizeResponse(ended=ended)
+
+    def reset_done(self) -> gateway_pb2.SynthesizeResponse:
+        return gateway_pb2.SynthesizeResponse(reset_done=gateway_pb2.SynthesizeResetDone())
+
+    def forget(self) -> None:
+        self._line.reset()
+
+    async def run(self) -> None:
+        await self._line.run()
+
+
+def _resolved(form: stream_pb2.AudioFormat) -> stream_pb2.AudioFormat:
+    """The format with the contract's defaults in the place of what was left open."""
+    return stream_pb2.AudioFormat(
+        encoding=form.encoding or stream_pb2.AUDIO_ENCODING_PCM_S16LE,
+        sample_rate_hz=form.sample_rate_hz or 24000,
+        channel_count=form.channel_count or 1,
+    )
