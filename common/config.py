@@ -106,7 +106,8 @@ class ServiceConfig(BaseSettings):
     @property
     def telemetry(self) -> TelemetrySettings:
         """What `common.telemetry` needs of this."""
-        port = self.metrics_port if self.metrics_port is not None else (self.port + 1000 if self.port else 0)
+        beside = self.port + 1000 if 0 < self.port <= 64535 else 0
+        port = beside if self.metrics_port is None else self.metrics_port
         return TelemetrySettings(
             service=self.service,
             otlp_endpoint=self.otlp_endpoint,

@@ -7,10 +7,12 @@ read either. It knows protobuf but refuses to know gRPC: whatever looks like a f
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from common.errors import (
@@ -115,7 +117,8 @@ def error_of_call(call: FailedCall) -> MeshError:
     """The fault that ended a call: its `google.rpc.Status` where there is one, otherwise code and sentence."""
     for key, value in call.trailing_metadata() or ():
         if key == DETAILS_KEY and isinstance(value, bytes):
-            return error_of(status_pb2.Status.FromString(value))
+            with contextlib.suppress(DecodeError):
+                return error_of(status_pb2.Status.FromString(value))
     code = call.code()
     return error_of(status_pb2.Status(code=code.value[0], message=call.details() or code.name))
 

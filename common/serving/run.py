@@ -36,13 +36,13 @@ def run_service(config: ServiceConfig, build: Callable[[Server], Part]) -> int:
     says READY. The first signal drains, a second one ends what still runs.
     """
     configure_logging(config.service, config.log_level)
-    config.log_once()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_run(config, build))
 
 
 async def _run(config: ServiceConfig, build: Callable[[Server], Part]) -> int:
     signals = _Signals()
+    config.log_once()
     try:
         async with AsyncExitStack() as last:
             telemetry = _telemetry(config)

@@ -7,9 +7,11 @@ request's seq; with `--next`, it passes the work on to another process first, as
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, Any, ClassVar
 
 import grpc
@@ -20,6 +22,7 @@ from voicemesh.stream.v1 import stream_pb2
 from common.config import ServiceConfig, load_or_exit
 from common.serving import Part, Server, run_service
 from common.telemetry import SpanName, Telemetry
+from tests.mesh.processes import ROOT, end, read_ready_lines
 
 Stub: Any = codec_pb2_grpc.CodecServiceStub
 NAME = "voicemesh.codec.v1.CodecService"
@@ -71,6 +74,25 @@ async def serving(
             yield server, channel
     finally:
         await server.stop()
+
+
+@contextmanager
+def launched(*flags: str, environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """This module as a process with pipes, ended when the test is done with it."""
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "gen")]), **(environment or {})}
+    command = [sys.executable, "-m", "tests.common.service", *flags]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env=variables) as child:
+        try:
+            yield child
+        finally:
+            end(child)
+
+
+@contextmanager
+def process(*flags: str, environment: dict[str, str] | None = None) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """The same, READY, with its address."""
+    with launched("--port", "0", *flags, environment=environment) as child:
+        yield child, read_ready_lines(child, 1, 15)["codec"]["address"]
 
 
 def dialled(address: str) -> Any:

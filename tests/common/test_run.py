@@ -1,0 +1,141 @@
+"""A service as a process: READY once, a clean end, a taken port, a kill."""
+
+import asyncio
+import json
+import signal
+import socket
+from urllib.request import urlopen
+
+import grpc
+import pytest
+from voicemesh.codec.v1 import codec_pb2
+
+from common.status import error_of_call
+from tests.common.service import Stub, dialled, failed, launched, process
+from tests.mesh.processes import read_ready_lines
+
+Request = codec_pb2.DecodeRequest
+
+
+def output(*flags: str) -> tuple[int, str, str]:
+    """Exit code, standard output and error of a run that ends by itself."""
+    with launched(*flags) as child:
+        said, logged = child.communicate(timeout=15)
+        return child.returncode, said.decode(), logged.decode()
+
+
+async def test_sigterm_lets_the_running_stream_finish_and_exits_0() -> None:
+    with process() as (child, address):
+        async with dialled(address) as channel:
+            call = Stub(channel).Decode()
+            await call.write(Request(seq=1))
+            await call.read()
+            child.send_signal(signal.SIGTERM)
+            while (error := await attempt(channel)) is None:
+                pass
+            await call.write(Request(seq=2))
+            assert (await call.read()).seq == 2
+            assert child.poll() is None
+            await call.done_writing()
+            assert await call.code() is grpc.StatusCode.OK
+        assert child.wait(10) == 0
+        assert child.stdout is not None
+        assert child.stdout.read() == b""
+    assert error_of_call(error).reason == "DRAINING"
+
+
+async def attempt(channel: grpc.aio.Channel) -> grpc.aio.AioRpcError | None:
+    """Open a stream that ends at once; its error, or None when it was served."""
+    call = Stub(channel).Decode()
+    try:
+        await call.done_writing()
+        await call.read()
+        return None if await call.code() is grpc.StatusCode.OK else await failed(call)
+    except grpc.aio.AioRpcError as error:
+        return error
+
+
+async def test_a_second_signal_does_not_wait_for_the_deadline() -> None:
+    with process("--drain-deadline-s", "600") as (child, address):
+        async with dialled(address) as channel:
+            call = Stub(channel).Decode()
+            await call.write(Request(seq=1))
+            await call.read()
+            child.send_signal(signal.SIGTERM)
+            while await attempt(channel) is None:
+                pass
+            child.send_signal(signal.SIGINT)
+            error = await failed(call)
+        assert child.wait(10) == 0
+    assert error_of_call(error).reason == "DRAINING"
+
+
+@pytest.mark.fault
+async def test_a_killed_service_is_unavailable_and_its_port_is_free_again() -> None:
+    with process() as (child, address):
+        async with dialled(address) as channel:
+            call = Stub(channel).Decode()
+            await call.write(Request(seq=1))
+            await call.read()
+            child.kill()
+            error = await failed(call)
+        child.wait(5)
+        with launched("--port", address.rpartition(":")[2]) as again:
+            assert read_ready_lines(again, 1, 15)["codec"]["address"] == address
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_taken_port_is_said_in_a_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, said, logged = output("--port", str(port), "--no-metrics")
+    assert (code, said) == (1, "")
+    assert f"Port {port} on 127.0.0.1 is taken by another program." in logged
+
+
+def test_a_taken_metrics_port_is_said_in_a_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, said, logged = output("--port", "0", "--metrics-port", str(port))
+    assert (code, said) == (1, "")
+    assert f"Port {port} for metrics on 127.0.0.1: address already in use." in logged
+
+
+def test_a_wrong_configuration_is_a_sentence_and_exit_code_2() -> None:
+    code, said, logged = output("--port", "70000")
+    assert (code, said) == (2, "")
+    assert logged.startswith("The configuration is wrong: port:")
+
+
+def test_an_engine_that_cannot_start_ends_the_process_with_its_reason_logged() -> None:
+    code, said, logged = output("--port", "0", "--fault", "start")
+    last = json.loads(logged.splitlines()[-1])
+    assert (code, said) == (1, "")
+    assert last["message"] == "cannot serve"
+    assert "the weights are not there" in last["exception"]
+
+
+async def test_a_signal_while_starting_ends_at_once() -> None:
+    with launched("--port", "0", "--start-s", "600") as child:
+        assert child.stderr is not None
+        assert b"configuration" in await asyncio.to_thread(child.stderr.readline)
+        child.send_signal(signal.SIGTERM)
+        said, _ = await asyncio.to_thread(child.communicate, None, 10)
+        assert (child.returncode, said) == (0, b"")
+
+
+async def test_every_line_of_the_log_is_json_and_metrics_are_served() -> None:
+    with process() as (child, address):
+        assert child.stderr is not None
+        configured, ready = (json.loads(child.stderr.readline()) for _ in range(2))
+        assert configured["config"]["drain_deadline_s"] == 30.0
+        async with dialled(address) as channel:
+            assert await attempt(channel) is None
+        page = await asyncio.to_thread(fetched, f"http://127.0.0.1:{ready['metrics_port']}/metrics")
+    assert b'rpc_method="voicemesh.codec.v1.CodecService/Decode"' in page
+
+
+def fetched(url: str) -> bytes:
+    """The body of a page."""
+    with urlopen(url, timeout=5) as answer:
+        return bytes(answer.read())
