@@ -96,6 +96,7 @@ class _Child:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, **self.spec.environment},
+            process_group=0,  # Ctrl-C in a terminal reaches us alone: a child takes a second signal as impatience
             limit=_LINE_LIMIT_BYTES,
         )
         assert self._process.stdout is not None

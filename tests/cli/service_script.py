@@ -22,8 +22,15 @@ def main() -> None:
     parser.add_argument("--log")
     args = parser.parse_args()
     ended = threading.Event()
-    signal.signal(signal.SIGTERM, signal.SIG_IGN if args.deaf else lambda *_: ended.set())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    received: list[str] = []
+
+    def arrived(number: int, _: object) -> None:
+        received.append(signal.Signals(number).name)
+        if not args.deaf:
+            ended.set()
+
+    signal.signal(signal.SIGTERM, arrived)
+    signal.signal(signal.SIGINT, arrived)
     if args.chatter:
         print("loading, please wait")
         print(json.dumps({"progress": 0.5}))
@@ -37,7 +44,7 @@ def main() -> None:
     time.sleep(args.slow_end)
     if args.log:
         with open(args.log, "a", encoding="utf-8") as log:
-            log.write(f"{args.name}\n")
+            log.write(f"{args.name} {','.join(received)}\n")
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def supervised():
     @contextmanager
     def run(*specs, drain_deadline_s=5.0):
         arguments = [sys.executable, "-c", PROGRAM, json.dumps(specs), str(drain_deadline_s)]
-        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
+        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, process_group=0)
         running = Supervised(process)
         try:
             yield running
@@ -157,7 +157,16 @@ def test_a_signal_drains_the_children_in_order(supervised, tmp_path, number):
     with supervised(child("codec", "--log", str(log)), first) as run:
         run.ready(2)
         assert run.end(number) == (0, b"")
-    assert log.read_text().split() == ["gateway", "codec"]
+    assert log.read_text().splitlines() == ["gateway SIGTERM", "codec SIGTERM"]
+
+
+def test_an_interrupt_from_the_terminal_reaches_a_child_once(supervised, tmp_path):
+    log = tmp_path / "log"
+    with supervised(child("a", "--slow-end", "0.3", "--log", str(log))) as run:
+        run.ready(1)
+        os.killpg(run.process.pid, signal.SIGINT)  # as a terminal does, to the whole foreground group
+        assert run.process.wait(10) == 0
+    assert log.read_text().splitlines() == ["a SIGTERM"]
 
 
 def test_the_deadline_ends_a_child_that_does_not(supervised):
