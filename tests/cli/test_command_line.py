@@ -102,3 +102,15 @@ def test_the_memory_needed_follows_the_models():
     assert large - small == pytest.approx(4 * (1_916_676_352 - 905_788_672))
     total, available = doctor.memory_bytes()
     assert 0 < available <= total
+
+
+async def test_bench_lists_and_hands_over():
+    listed = await voicemesh("bench")
+    assert b"compare" in listed.out
+    handed_over = await voicemesh("bench", "compare", "--help")
+    assert (handed_over.code, handed_over.out[:30]) == (0, b"usage: voicemesh bench compare")
+    failed = await voicemesh("bench", "compare", "absent.json", "absent.json")
+    assert (failed.code, failed.errors) == (1, "voicemesh: absent.json does not exist\n")
+    unknown = await voicemesh("bench", "nonsense")
+    assert unknown.code == 2
+    assert "choose one of" in unknown.errors
