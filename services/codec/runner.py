@@ -7,13 +7,16 @@ of a batch writes to. Refuses to know utterances.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from common.errors import Broken
+from common.graphs import Bucket, Buffers, GraphedStep
 from services.codec.model.config import CodecConfig
 from services.codec.model.weights import load_decoder
 from services.codec.schedule import Buckets, Row
@@ -25,8 +28,17 @@ CPU_STEP_FRAMES = 8
 """Rows × frames of one step on a CPU: beyond it batching gains nothing and a stop waits longer."""
 
 
+@dataclass
+class StepBatch(Buffers):
+    """One step's static inputs: codes [B, T, Q] int64, active [B] int64, fresh [B] bool."""
+
+    codes: Tensor
+    active: Tensor
+    fresh: Tensor
+
+
 class Runner:
-    """Decodes rows of codes in place of their slots' states."""
+    """Decodes rows of codes in place of their slots' states; on CUDA by replaying a graph captured per bucket."""
 
     def __init__(
         self, model_dir: Path, *, device: str, dtype: str, row_count: int, max_batch: int, max_frames: int
@@ -45,26 +57,23 @@ class Runner:
             pad_rows=not on_cpu,
         )
         self._state = self._decoder.new_state(row_count + 1, self.buckets.frame_sizes[-1])
+        self._step = GraphedStep(self._run, self._allocate, self.buckets.shapes(), self._device)
 
     def warm(self) -> None:
-        """Run every shape a step can have once: packs weights, fills caches, so that no first utterance pays."""
-        frame = (0,) * self.config.decoder.num_quantizers
-        for batch, frames in self.buckets.shapes():
-            self.decode([Row(self._padding_row, True, (frame,) * frames)] * batch)
+        """Run every shape a step can have: captures graphs, packs weights, so that no first utterance pays."""
+        self._step.capture()
 
     def decode(self, rows: Sequence[Row]) -> list[Samples]:
         """Advance each row by its codes (equally many frames) → float32 samples in [−1, 1], one array per row."""
-        padding = self._padding(len(rows))
-        frames = [row.codes for row in rows]
-        codes = torch.tensor([*frames, *[frames[0]] * padding], dtype=torch.int64)
-        slots = torch.tensor([*(row.slot for row in rows), *[self._padding_row] * padding])
-        fresh = torch.tensor([*(row.fresh for row in rows), *[True] * padding])
-        samples = self._decoder(
-            codes.to(self._device, non_blocking=True),
-            self._state,
-            slots.to(self._device, non_blocking=True),
-            fresh.to(self._device, non_blocking=True),
+        bucket = self._bucket(len(rows), len(rows[0].codes))
+        padding = bucket[0] - len(rows)
+        codes = [row.codes for row in rows]
+        batch = StepBatch(
+            codes=torch.tensor([*codes, *codes[:1] * padding], dtype=torch.int64),
+            active=torch.tensor([*(row.slot for row in rows), *[self._padding_row] * padding]),
+            fresh=torch.tensor([*(row.fresh for row in rows), *[True] * padding]),
         )
+        samples = self._step(bucket, batch)
         return list(samples[: len(rows)].to("cpu", torch.float32).numpy())
 
     def copy_slot(self, source: int, target: int) -> None:
@@ -73,10 +82,22 @@ class Runner:
     def state_byte_count(self) -> int:
         return self._state.byte_count()
 
-    def _padding(self, count: int) -> int:
-        if not self.buckets.pad_rows:
-            return 0
-        return min(size for size in self.buckets.batch_sizes if size >= count) - count
+    def _run(self, batch: StepBatch) -> Tensor:
+        return self._decoder(batch.codes, self._state, batch.active, batch.fresh)
+
+    def _allocate(self, bucket: Bucket) -> StepBatch:
+        rows, frames = bucket
+        quantizers = self.config.decoder.num_quantizers
+        return StepBatch(
+            codes=torch.zeros((rows, frames, quantizers), dtype=torch.int64, device=self._device),
+            active=torch.full((rows,), self._padding_row, device=self._device),
+            fresh=torch.ones(rows, dtype=torch.bool, device=self._device),
+        )
+
+    def _bucket(self, rows: int, frames: int) -> Bucket:
+        """The captured shape for these rows; only a batch may be padded, never the frames."""
+        sizes = self.buckets.batch_sizes
+        return (min(size for size in sizes if size >= rows) if self.buckets.pad_rows else rows), frames
 
 
 def powers_of_two(largest: int) -> tuple[int, ...]:

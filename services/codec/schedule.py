@@ -42,9 +42,8 @@ class Buckets:
     pad_rows: bool
 
     def shapes(self) -> list[tuple[int, int]]:
-        """Every (batch, frames) a step can have, largest first."""
-        shapes = [(b, t) for b in self.batch_sizes for t in self.frame_sizes if self.admits(b, t)]
-        return sorted(shapes, key=lambda shape: shape[0] * shape[1], reverse=True)
+        """Every (batch, frames) a step can have."""
+        return [(b, t) for b in self.batch_sizes for t in self.frame_sizes if self.admits(b, t)]
 
     def admits(self, batch: int, frames: int) -> bool:
         return batch == 1 or batch * frames <= self.step_frames
