@@ -1,0 +1,227 @@
+"""Ears for the offline brain: pocketsphinx with the closed grammar, on a thread of its own; nothing else knows it.
+
+Samples are recognised while the person still speaks, in slices of 20 ms (about 1 ms of work each, during which
+pocketsphinx keeps the interpreter's lock), so the loop is never held up for longer than a slice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import queue
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pocketsphinx
+from numpy.typing import NDArray
+
+from common.errors import Broken, NotReady
+from services.brain.offline.grammar import PHONES, grammar, phone_word, vocabulary, words_of
+
+logger = logging.getLogger(__name__)
+_SLICE = 320  # samples, 20 ms
+_SILENCE = np.zeros(4800, np.float32)  # 0.3 s around: the recogniser wants to hear where words begin and end
+_LOUD = 0.004  # root mean square of a slice that is no silence, -48 dBFS
+_INTERIM = 15  # slices between interim results
+_DITHER = 0.001  # -60 dBFS: digital silence has no spectrum to subtract a mean from
+_CMN = "54.4,-3.5,-2.2,8.8,-11.0,1.5,-1.9,-11.6,-5.5,-2.9,1.2,1.0,-3.5"
+"""Mean cepstrum that every turn starts from; pocketsphinx adapts it only between utterances. With the phrases of
+`grammar.PHONE_WEIGHT` its own start understood 21 of 72, one left over from other turns 47, this one (their mean) 54,
+and 49 and 50 at 0.1 and 0.9 of full scale. Starting over also makes a turn independent of who spoke before."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """`text` is "" when no phrase was understood; `loud` says whether there was anything to understand."""
+
+    text: str
+    loud: bool
+
+
+@dataclass(eq=False)
+class _Listening:
+    """One person's turn, as the thread sees it."""
+
+    on_words: Callable[[str], None] | None
+    decoder: pocketsphinx.Decoder | None = None
+    rest: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    noise: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+    slice_count: int = 0
+    loud: bool = False
+    words: str = ""
+
+
+_Command = Callable[[], None]
+
+
+class Listener:
+    """One turn being heard. Called on the event loop; nothing here waits for the recogniser."""
+
+    def __init__(self, ears: Ears, on_words: Callable[[str], None] | None) -> None:
+        self._ears = ears
+        self._state = _Listening(on_words)
+        self._begun = self._closed = False
+
+    def hear(self, samples: NDArray[np.float32]) -> None:
+        """More samples [N], float32 at 16 kHz."""
+        if not self._begun:
+            self._begun = True
+            self._ears.do(lambda: self._ears.take(self._state, _SILENCE))
+        self._ears.do(lambda: self._ears.take(self._state, samples))
+
+    async def result(self) -> Heard:
+        """All of it, once the recogniser has caught up. Raises `NotReady` when it died."""
+        if not self._begun:
+            return Heard("", False)
+        done: asyncio.Future[Heard] = asyncio.get_running_loop().create_future()
+        self._ears.ask(lambda: self._ears.finish(self._state, _SILENCE), done)
+        return await done
+
+    def close(self) -> None:
+        """Nobody wants to know any more."""
+        if not self._closed:
+            self._closed = True
+            self._ears.do(lambda: self._ears.drop(self._state))
+
+
+class Ears:
+    """The recogniser's thread and its decoders, which are reused from turn to turn."""
+
+    def __init__(self) -> None:
+        self._commands: queue.SimpleQueue[_Command | None] = queue.SimpleQueue()
+        self._free: list[pocketsphinx.Decoder] = []
+        self._waiting: set[asyncio.Future[Heard]] = set()
+        self._thread: threading.Thread | None = None
+
+    async def start(self) -> None:
+        """Load one decoder (0.1 s), so that a missing model shows at once, and begin to listen."""
+        self._loop = asyncio.get_running_loop()
+        self._dictionary = await asyncio.to_thread(_dictionary)
+        self._free = [await asyncio.to_thread(_new_decoder, self._dictionary)]
+        self._commands = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, args=(self._commands,), name="ears", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def listen(self, on_words: Callable[[str], None] | None = None) -> Listener:
+        """Hear one turn; `on_words` is called on the loop with all words so far, whenever they change."""
+        return Listener(self, on_words)
+
+    def close(self) -> None:
+        """End the thread after what it is doing; turns still waiting are told that it is gone."""
+        self._commands.put(None)
+        if self._thread is not None:
+            Path(self._dictionary).unlink(missing_ok=True)
+        self._tell_all(NotReady("the recogniser is closed", reason="DEPENDENCY_DOWN"))
+
+    def do(self, command: _Command) -> None:
+        """Have the thread do something; without a thread nothing happens, and `ask` says so."""
+        self._commands.put(command)
+
+    def ask(self, command: Callable[[], Heard], done: asyncio.Future[Heard]) -> None:
+        """Have the thread answer."""
+        if not self.alive:
+            done.set_exception(NotReady("the recogniser is not running", reason="DEPENDENCY_DOWN"))
+            return
+        self._waiting.add(done)
+        done.add_done_callback(self._waiting.discard)
+
+        def answer() -> None:
+            heard = command()
+            self._loop.call_soon_threadsafe(_tell, done, heard)
+
+        self.do(answer)
+
+    # On the thread.
+
+    def _run(self, commands: queue.SimpleQueue[_Command | None]) -> None:
+        try:
+            while (command := commands.get()) is not None:
+                command()
+        except Exception:
+            logger.exception("the recogniser died")
+            self._loop.call_soon_threadsafe(self._tell_all, Broken("the recogniser died; the log says how"))
+
+    def _tell_all(self, error: Exception) -> None:
+        for done in list(self._waiting):
+            if not done.done():
+                done.set_exception(error)
+
+    def take(self, state: _Listening, samples: NDArray[np.float32]) -> None:
+        """Recognise whole slices, giving way to the loop after each."""
+        if state.decoder is None:
+            state.decoder = self._free.pop() if self._free else _new_decoder(self._dictionary)
+            state.decoder.set_cmn(_CMN)
+            state.decoder.start_utt()
+        samples = np.concatenate([state.rest, samples])
+        whole = samples.size - samples.size % _SLICE
+        state.rest = samples[whole:]
+        for at in range(0, whole, _SLICE):
+            self._slice(state, state.decoder, samples[at : at + _SLICE])
+            time.sleep(0)
+
+    def _slice(self, state: _Listening, decoder: pocketsphinx.Decoder, samples: NDArray[np.float32]) -> None:
+        state.loud = state.loud or bool(np.sqrt(np.mean(np.square(samples))) > _LOUD)
+        dithered = samples + _DITHER * state.noise.standard_normal(samples.size, np.float32)
+        decoder.process_raw((dithered.clip(-1, 1) * 32767).astype("<i2").tobytes())
+        state.slice_count += 1
+        if state.on_words is not None and state.slice_count % _INTERIM == 0:
+            words = _words(decoder)
+            if words and words != state.words:
+                state.words = words
+                self._loop.call_soon_threadsafe(state.on_words, words)
+
+    def finish(self, state: _Listening, silence: NDArray[np.float32]) -> Heard:
+        """The last slices, and the result."""
+        self.take(state, silence)
+        decoder, state.decoder = state.decoder, None
+        if decoder is None:
+            return Heard("", False)
+        decoder.end_utt()
+        words = _words(decoder)
+        self._free.append(decoder)
+        return Heard(words, state.loud)
+
+    def drop(self, state: _Listening) -> None:
+        """Take the decoder of a turn that ended early back."""
+        if state.decoder is not None:
+            state.decoder.end_utt()
+            self._free.append(state.decoder)
+            state.decoder = None
+
+
+def _tell(done: asyncio.Future[Heard], heard: Heard) -> None:
+    if not done.done():
+        done.set_result(heard)
+
+
+def _words(decoder: pocketsphinx.Decoder) -> str:
+    hypothesis = decoder.hyp()
+    return words_of(hypothesis.hypstr) if hypothesis is not None else ""
+
+
+def _dictionary() -> str:
+    """How the words sound: the grammar's part of the dictionary (19 MB a decoder instead of 36), as a file."""
+    wanted = vocabulary()
+    said = Path(pocketsphinx.get_model_path("en-us/cmudict-en-us.dict")).read_text("utf-8").splitlines()
+    lines = [line for line in said if line.split(" ", 1)[0].split("(")[0] in wanted]
+    with tempfile.NamedTemporaryFile("w", suffix=".dict", delete=False) as file:
+        file.writelines(f"{line}\n" for line in [*lines, *(f"{phone_word(phone)} {phone}" for phone in PHONES)])
+    return file.name
+
+
+def _new_decoder(dictionary: str) -> pocketsphinx.Decoder:
+    decoder = pocketsphinx.Decoder(lm=None, dict=dictionary, logfn=os.devnull, bestpath=False)
+    decoder.add_jsgf_string("brain", grammar())
+    decoder.activate_search("brain")
+    return decoder
