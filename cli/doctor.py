@@ -23,13 +23,13 @@ from cli.checkpoint.inspect import codec_state_numbers, kv_bytes_per_position
 from cli.checkpoint.official import codec_config, model_config
 from cli.default_model import MINI
 from cli.ports import is_free
+from cli.sound import PLAYERS, player
 
 State = Literal["ok", "note", "missing"]
 _LEAST_PYTHON = (3, 11)
 _SLOTS, _MINUTES = 8, 1
 _FRAMES_PER_MINUTE = 750
 _EXTRA_NAMES = {"vllm": "the vllm backend of the brain", "flash": "FlashAttention on GPUs", "livekit": "LiveKit rooms"}
-_PLAYERS = ("pw-play", "paplay", "aplay")
 
 
 @dataclass(frozen=True)
@@ -173,15 +173,12 @@ def _ports() -> Iterator[Finding]:
 
 
 def _sound() -> Iterator[Finding]:
-    cards = Path("/proc/asound/cards")
-    heard = cards.exists() and "no soundcards" not in cards.read_text(encoding="utf-8")
-    player = next((name for name in _PLAYERS if shutil.which(name)), None)
-    facts = {"device": heard, "player": player}
-    if heard and player:
-        yield Finding("sound", "ok", f"There is a sound device, and {player} plays to it.", facts)
+    name = player()
+    if name:
+        yield Finding("sound", "ok", f"Speech can be heard here: {name} plays it.", {"player": name})
     else:
-        lacks = "a sound device" if not heard else f"a player ({', '.join(_PLAYERS)})"
-        yield Finding("sound", "note", f"Nothing is heard here for want of {lacks}: write files with --out.", facts)
+        sentence = f"Nothing can be heard here, for want of a sound device or of {', '.join(PLAYERS)}: use --out."
+        yield Finding("sound", "note", sentence, {"player": None})
 
 
 def _installed() -> bool:

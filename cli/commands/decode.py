@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import json
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from cli.addresses import add_address_flags, target
 from cli.errors import CommandError, UsageError
+from cli.listening import Listener
 from cli.reading import lines
-from cli.utterance import ended_facts
 from cli.wav import SAMPLE_BYTES, WavWriter
 
 if TYPE_CHECKING:
@@ -52,7 +51,8 @@ async def _decode(args: argparse.Namespace) -> int:
         codec = stub(codec_pb2_grpc.CodecServiceStub, channel)
         info = await unary(codec.GetCodec(codec_pb2.GetCodecRequest()))
         with ExitStack() as files:
-            heard = _Listener(_sink(args, info.sample_rate_hz, files))
+            sink = _sink(args, info.sample_rate_hz, files)
+            heard = Listener(sink, info.sample_rate_hz, SAMPLE_BYTES[args.format])
             await exchange(codec.Decode(), _requests(args, info.codebook_count, heard), heard.receive)
     if heard.ended is None:
         raise CommandError("the codec closed the stream before the utterance had ended")
@@ -60,7 +60,7 @@ async def _decode(args: argparse.Namespace) -> int:
         raise CommandError(
             f"the codec ended with {heard.ended['reason']}: {heard.ended.get('error', 'no reason given')}"
         )
-    _report(args, heard.facts(info.sample_rate_hz, SAMPLE_BYTES[args.format]))
+    _report(args, heard, heard.ended)
     return 0
 
 
@@ -74,7 +74,7 @@ def _sink(args: argparse.Namespace, sample_rate_hz: int, files: ExitStack) -> Ca
 
 
 async def _requests(
-    args: argparse.Namespace, codebook_count: int, heard: _Listener
+    args: argparse.Namespace, codebook_count: int, heard: Listener
 ) -> AsyncIterator[codec_pb2.DecodeRequest]:
     from voicemesh.codec.v1 import codec_pb2
     from voicemesh.stream.v1 import stream_pb2
@@ -85,7 +85,7 @@ async def _requests(
     first = 0
     async for packet in _packets(args.file, codebook_count, args.packet):
         codes = [code for frame in packet for code in frame]
-        heard.sending(len(packet))
+        heard.sending()
         frames = codec_pb2.CodecFrames(first_frame_index=first, frame_count=len(packet), codes=codes)
         yield codec_pb2.DecodeRequest(frames=frames)
         first += len(packet)
@@ -130,45 +130,11 @@ def _codes_of(line: bytes, number: int, codebook_count: int) -> list[int] | None
     return codes
 
 
-class _Listener:
-    """What comes back, and when."""
-
-    def __init__(self, sink: Callable[[bytes], object]) -> None:
-        self.ended: dict[str, Any] | None = None
-        self._sink, self._bytes, self._frames = sink, 0, 0
-        self._begin_s = self._first_s = 0.0
-
-    def sending(self, frames: int) -> None:
-        """Called before a packet is sent."""
-        self._begin_s = self._begin_s or time.monotonic()
-        self._frames += frames
-
-    def receive(self, response: codec_pb2.DecodeResponse) -> bool:
-        """Pass on one response; True once the utterance has ended."""
-        kind = response.WhichOneof("payload")
-        if kind == "audio":
-            self._first_s = self._first_s or time.monotonic()
-            self._bytes += len(response.audio.payload)
-            self._sink(response.audio.payload)
-        elif kind == "ended":
-            self.ended = ended_facts(response.ended)
-        return self.ended is not None
-
-    def facts(self, sample_rate_hz: int, sample_bytes: int) -> dict[str, Any]:
-        """Counts and times as seen from here; rtf is the time from the first packet sent, over the audio's."""
-        samples = self._bytes // sample_bytes
-        audio_s = samples / sample_rate_hz
-        facts: dict[str, Any] = {"frames": self._frames, "samples": samples, "audio_s": round(audio_s, 3)}
-        if samples:
-            facts["first_packet_ms"] = round(1000 * (self._first_s - self._begin_s), 1)
-            facts["rtf"] = round((time.monotonic() - self._begin_s) / audio_s, 4)
-        return facts
-
-
-def _report(args: argparse.Namespace, facts: dict[str, Any]) -> None:
+def _report(args: argparse.Namespace, heard: Listener, ended: dict[str, Any]) -> None:
     if args.out is None:
         return
+    facts = {"frames": ended["frames"], "samples": heard.sample_count, "audio_s": round(heard.audio_s, 3)}
     if args.json:
-        print(json.dumps(facts | {"out": str(args.out)}))
+        print(json.dumps(facts | heard.times() | {"out": str(args.out)}))
     else:
         print(f"{facts['frames']} frames, {facts['audio_s']:g} s of sound: {args.out}")
