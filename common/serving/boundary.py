@@ -19,7 +19,7 @@ from common.errors import Broken, MeshError
 from common.serving.calls import Calls, draining_error
 from common.serving.messages import Context, Requests, checked, guarded
 from common.status import DETAILS_KEY, cause_of, status_of
-from common.telemetry import RpcTrace, Telemetry
+from common.telemetry import NoTrace, RpcTrace, Telemetry
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class _Call:
         if remaining_s > 0:
             await asyncio.sleep(remaining_s)
 
-    async def _tell(self, error: BaseException, trace: RpcTrace) -> NoReturn:
+    async def _tell(self, error: BaseException, trace: RpcTrace | NoTrace) -> NoReturn:
         """Raise what makes grpc.aio send the right status for what escaped the handler."""
         cause = cause_of(error)
         if isinstance(cause, grpc.aio.AbortError):

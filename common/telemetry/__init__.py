@@ -7,12 +7,13 @@ refuses to know what a stage does: engines tell an `Observer`, edges open spans 
 from common.telemetry.log import configure_logging
 from common.telemetry.names import Attribute, Milestone, SpanName
 from common.telemetry.setup import Telemetry, TelemetrySettings
-from common.telemetry.spans import RpcTrace, TraceParent, Turn, Work, inject
+from common.telemetry.spans import NoTrace, RpcTrace, TraceParent, Turn, Work, inject
 from common.telemetry.stage import StageObserver
 
 __all__ = [
     "Attribute",
     "Milestone",
+    "NoTrace",
     "RpcTrace",
     "SpanName",
     "StageObserver",

@@ -4,6 +4,7 @@ nowhere."""
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from threading import Thread
@@ -28,10 +29,11 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from common.telemetry import names, spans
 from common.telemetry.names import Attribute, SpanName
-from common.telemetry.spans import RpcTrace, TraceParent, Turn, TurnInstruments, Work
+from common.telemetry.spans import NoTrace, RpcTrace, TraceParent, Turn, TurnInstruments, Work
 from common.telemetry.stage import StageObserver
 
-_FLUSH_S = 2.0
+_CLOSE_S = 2.0
+_NO_TRACE = NoTrace()
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Telemetry:
         self._meters = meters
         self._tracer = tracers.get_tracer("voicemesh")
         self._meter = meters.get_meter("voicemesh")
+        self._silent = isinstance(tracers, NoOpTracerProvider) and isinstance(meters, NoOpMeterProvider)
+        self._exporters: Exporters = ()
         self._page: tuple[Any, Thread] | None = None
         self._rpc_duration = self._meter.create_histogram(
             names.RPC_SERVER_DURATION,
@@ -82,8 +86,9 @@ class Telemetry:
                 SERVICE_INSTANCE_ID: f"{os.uname().nodename}-{os.getpid()}",
             }
         )
-        registry = CollectorRegistry()
-        telemetry = cls(_tracers(settings, resource), _meters(settings, resource, registry))
+        registry, exporters = CollectorRegistry(), _exporters(settings)
+        telemetry = cls(_tracers(settings, resource, exporters), _meters(settings, resource, exporters, registry))
+        telemetry._exporters = exporters
         if settings.metrics_port is not None:
             telemetry._page = start_http_server(settings.metrics_port, settings.metrics_host, registry)
         return telemetry
@@ -93,8 +98,10 @@ class Telemetry:
         """Where the Prometheus page is, or None."""
         return None if self._page is None else int(self._page[0].server_port)
 
-    def rpc(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> RpcTrace:
-        """A call begins in the current task; `RpcTrace.end` ends it."""
+    def rpc(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> RpcTrace | NoTrace:
+        """A call begins in the current task; `end` ends it, in the same task."""
+        if self._silent and not any(key == "traceparent" for key, _ in metadata):
+            return _NO_TRACE
         return RpcTrace(self._tracer, self._rpc_duration, method, metadata)
 
     def utterance(
@@ -132,33 +139,55 @@ class Telemetry:
             server.server_close()
             thread.join()
             self._page = None
-        for provider in (self._tracers, self._meters):
-            if isinstance(provider, TracerProvider | MeterProvider):
-                provider.force_flush(round(_FLUSH_S * 1000))
-                provider.shutdown()
+        closing = [
+            Thread(target=provider.shutdown, daemon=True)
+            for provider in (self._tracers, self._meters)
+            if isinstance(provider, TracerProvider | MeterProvider)
+        ]
+        for thread in closing:
+            thread.start()
+        deadline = time.monotonic() + _CLOSE_S
+        for thread in closing:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        if any(thread.is_alive() for thread in closing):  # a provider waits for its exporter's retries, up to 30 s
+            for exporter in self._exporters:
+                exporter.shutdown()
 
 
-def _tracers(settings: TelemetrySettings, resource: Resource) -> TracerProvider:
-    sampler: Sampler | None = None
-    if settings.trace_ratio is not None:
-        sampler = ParentBased(TraceIdRatioBased(settings.trace_ratio))
-    provider = TracerProvider(sampler=sampler, resource=resource, shutdown_on_exit=False)
-    if _exports(settings, "TRACES"):
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=settings.otlp_endpoint)))
-    return provider
+Exporters = tuple[OTLPSpanExporter | OTLPMetricExporter, ...]
 
 
-def _meters(settings: TelemetrySettings, resource: Resource, registry: CollectorRegistry) -> AnyMeterProvider:
-    readers: list[MetricReader] = []
-    if settings.metrics_port is not None:
-        readers.append(PrometheusMetricReader(scope_info_enabled=False, registry=registry))
-    if _exports(settings, "METRICS"):
-        readers.append(PeriodicExportingMetricReader(OTLPMetricExporter(endpoint=settings.otlp_endpoint)))
-    if not readers:
-        return NoOpMeterProvider()
-    return MeterProvider(readers, resource, shutdown_on_exit=False)
+def _exporters(settings: TelemetrySettings) -> Exporters:
+    """One for each signal that has somewhere to go."""
+    kinds = {"TRACES": OTLPSpanExporter, "METRICS": OTLPMetricExporter}
+    return tuple(kind(endpoint=settings.otlp_endpoint) for signal, kind in kinds.items() if _exports(settings, signal))
 
 
 def _exports(settings: TelemetrySettings, signal: str) -> bool:
     keys = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
     return settings.otlp_endpoint is not None or any(os.environ.get(key) for key in keys)
+
+
+def _tracers(settings: TelemetrySettings, resource: Resource, exporters: Exporters) -> TracerProvider:
+    sampler: Sampler | None = None
+    if settings.trace_ratio is not None:
+        sampler = ParentBased(TraceIdRatioBased(settings.trace_ratio))
+    provider = TracerProvider(sampler=sampler, resource=resource, shutdown_on_exit=False)
+    for exporter in exporters:
+        if isinstance(exporter, OTLPSpanExporter):
+            provider.add_span_processor(BatchSpanProcessor(exporter))
+    return provider
+
+
+def _meters(
+    settings: TelemetrySettings, resource: Resource, exporters: Exporters, registry: CollectorRegistry
+) -> AnyMeterProvider:
+    readers: list[MetricReader] = []
+    if settings.metrics_port is not None:
+        readers.append(PrometheusMetricReader(scope_info_enabled=False, registry=registry))
+    readers += [
+        PeriodicExportingMetricReader(exporter) for exporter in exporters if isinstance(exporter, OTLPMetricExporter)
+    ]
+    if not readers:
+        return NoOpMeterProvider()
+    return MeterProvider(readers, resource, shutdown_on_exit=False)

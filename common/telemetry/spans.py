@@ -27,8 +27,9 @@ TraceParent = tuple[str, str]
 """`traceparent` and `tracestate` of the W3C, either may be empty."""
 
 _PROPAGATOR = TraceContextTextMapPropagator()
-# Ends that are nobody's fault: a caller that hangs up or runs out of time, and one that is told to mend its request.
-_FAULTS = frozenset({"UNKNOWN", "INTERNAL", "DATA_LOSS", "UNAVAILABLE", "UNIMPLEMENTED"})
+# The statuses that count as errors of a server (semantic conventions for gRPC): not CANCELLED, for hanging up is
+# nobody's fault, and not those that tell the caller to mend its request or to come back later.
+_FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 
 
 def extract(trace_parent: TraceParent | None) -> Context | None:
@@ -79,12 +80,22 @@ class RpcTrace:
         self._duration.record(time.perf_counter() - self._started, self._attributes, self._context)
 
 
+class NoTrace:
+    """A call when nothing is told to anybody."""
+
+    __slots__ = ()
+
+    def end(self, status: str) -> None:
+        """As `RpcTrace.end`."""
+
+
 class Work:
-    """The span of one utterance, answer or turn. `end` is called exactly once; later calls change nothing."""
+    """The span of one utterance, answer or turn. The first `end` counts; after it nothing changes any more."""
 
     def __init__(self, span: Span) -> None:
         self._span = span
         self._context = trace.set_span_in_context(span)
+        self._ended = False
 
     def trace_parent(self) -> TraceParent:
         """For the `TraceContext` of messages that cause work elsewhere."""
@@ -92,6 +103,8 @@ class Work:
 
     def milestone(self, milestone: Milestone, time_s: float | None = None) -> None:
         """That moment is now, or at Unix time `time_s`."""
+        if self._ended:
+            return
         self._span.add_event(milestone.value, timestamp=None if time_s is None else round(time_s * 1e9))
 
     def note(self, attribute: Attribute, value: str | int | float | bool) -> None:
@@ -106,6 +119,9 @@ class Work:
 
     def end(self, reason: str, error_reason: str | None = None) -> None:
         """It is over: `reason` is a name of `FinishReason`, `error_reason` one of `ErrorReason` when it FAILED."""
+        if self._ended:
+            return
+        self._ended = True
         self._span.set_attribute(Attribute.FINISH_REASON.value, reason)
         if error_reason is not None:
             self._span.set_attribute(Attribute.ERROR_REASON.value, error_reason)
@@ -152,7 +168,7 @@ class Turn(Work):
         self._times_s: dict[Milestone, float] = {}
 
     def milestone(self, milestone: Milestone, time_s: float | None = None) -> None:
-        if milestone in self._times_s:
+        if self._ended or milestone in self._times_s:
             return
         time_s = time.time() if time_s is None else time_s
         super().milestone(milestone, time_s)
