@@ -41,6 +41,7 @@ class Limits:
 class Writer(Protocol):
     """What the edge needs of a gRPC context."""
 
+    async def send_initial_metadata(self, metadata: tuple[()], /) -> None: ...
     async def write(self, message: Any, /) -> None: ...
 
 
@@ -66,7 +67,12 @@ class Edge:
     drain: Drain | None = None
 
     async def serve(self, stage: Stage[Q, R, U], requests: AsyncIterator[Q], writer: Writer) -> None:
-        """Serve one call. Raises (in an exception group) what ends the stream with a status."""
+        """Serve one call. Raises (in an exception group) what ends the stream with a status.
+
+        The headers go first and alone: grpc.aio forgets that they are on their way when a first write is cancelled,
+        sends them again with the status, and fails: the caller would never be told anything.
+        """
+        await writer.send_initial_metadata(())
         await Duplex(stage, writer, self).run(requests)
 
 

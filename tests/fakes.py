@@ -12,6 +12,7 @@ In memory they are used as they are; `python -m tests.fakes tts_lm|codec|brain -
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import sys
 import time
@@ -104,12 +105,15 @@ class _Fake:
         self._lease: Lease | None = pool.lease()
         self._step_s = step_s
         self._news = asyncio.Event()
-        self._began_s = time.monotonic()
+        self._stop = asyncio.Event()
         self.is_flushed = False
-        self.is_cancelled = False
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self._stop.is_set()
 
     def cancel(self) -> None:
-        self.is_cancelled = True
+        self._stop.set()
         self._release()
         self._news.set()
 
@@ -130,8 +134,10 @@ class _Fake:
 
     async def _step(self) -> None:
         """One step of work; a cancel cuts it short."""
-        if self._step_s and not self.is_cancelled:
-            await self._wait(self._step_s)
+        if self._step_s:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._step_s):
+                    await self._stop.wait()
 
 
 class ToneUtterance(_Fake):

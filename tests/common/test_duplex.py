@@ -70,6 +70,9 @@ class Caller:
         while (request := await self._said.get()) is not None:
             yield request
 
+    async def send_initial_metadata(self, metadata: tuple[()]) -> None:
+        pass
+
     async def write(self, message: Any) -> None:
         await self.reading.wait()
         self.heard.append(message)
