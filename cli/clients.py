@@ -92,12 +92,12 @@ def stub(kind: Callable[[Any], Any], channel: grpc.aio.Channel) -> Any:
     return kind(channel)
 
 
-async def unary(awaitable: Awaitable[Any]) -> Any:
-    """The response of a unary call within CALL_TIMEOUT_S."""
+async def unary(awaitable: Awaitable[Any], timeout_s: float = CALL_TIMEOUT_S) -> Any:
+    """The one response of a call; CommandError when it takes longer than `timeout_s`."""
     try:
-        return await asyncio.wait_for(awaitable, CALL_TIMEOUT_S)
+        return await asyncio.wait_for(awaitable, timeout_s)
     except TimeoutError as error:
-        raise CommandError(f"the service has not answered within {CALL_TIMEOUT_S:g} s") from error
+        raise CommandError(f"the service has not answered within {timeout_s:g} s") from error
 
 
 async def _connects(channel: grpc.aio.Channel) -> bool:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from voicemesh.tts_lm.v1 import tts_lm_pb2
 
 _REFERENCE_PIECE_BYTES = 1 << 20
+_ENCODE_TIMEOUT_S = 120.0
 
 
 def add_utterance_flags(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +84,7 @@ async def clone_from_recording(args: argparse.Namespace) -> tts_lm_pb2.Clone | N
         for begin in range(0, len(samples), _REFERENCE_PIECE_BYTES)
     ]
     async with connected(target(args, "codec")) as channel:
-        encoded = await unary(stub(codec_pb2_grpc.CodecServiceStub, channel).Encode(iter(requests)))
+        encoded = await unary(stub(codec_pb2_grpc.CodecServiceStub, channel).Encode(iter(requests)), _ENCODE_TIMEOUT_S)
     codes = encoded.codes if args.ref_text else ()
     return tts_lm_pb2.Clone(speaker_vector=encoded.speaker_vector, codes=codes, reference_text=args.ref_text or "")
 

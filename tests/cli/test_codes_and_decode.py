@@ -235,3 +235,24 @@ async def test_a_recording_that_cannot_be_read_is_a_sentence(tmp_path, content, 
     done = await voicemesh("codes", "x", "--ref-audio", str(path))
     assert done.code == 1
     assert words in done.errors
+
+
+@pytest.mark.parametrize(("flags", "text"), [(["--ref-text", "what I said"], "what I said"), ([], "")])
+async def test_a_recording_becomes_a_cloned_voice(codec, tmp_path, flags, text):
+    requests = []
+
+    class Listening(ToneTtsLm):
+        def submit(self, request):
+            requests.append(request)
+            return super().submit(request)
+
+    recording = tmp_path / "voice.wav"
+    soundfile.write(recording, np.zeros((16000 * 2, 2)), 16000)
+    async with serving("tts_lm", Listening()) as server:
+        addresses = ["--codec", codec, "--tts-lm", server.address]
+        done = await voicemesh("codes", "x", "--ref-audio", str(recording), *flags, *addresses)
+    assert done.code == 0, done.errors
+    voice = requests[0].voice
+    assert voice.speaker_vector == (0.5,) * 4
+    assert voice.reference_text == text
+    assert bool(voice.codes) is bool(text)  # without its text a recording gives its timbre alone
