@@ -1,7 +1,31 @@
-"""The talker's engine as the edge sees it."""
+"""The talker's engine: admits utterances, hands them to its loop's thread, and turns what comes back into events.
+
+Everything here runs on the event loop and never blocks; the device is another thread's. Importable without torch:
+what opens a checkpoint is given in (see `load.py`).
+"""
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from collections.abc import Sequence as Items
+from dataclasses import dataclass
+
+from common.errors import InvalidRequest, MeshError, NotReady, OutOfOrder
+from common.slots import SlotPool
+from common.stream import FinishReason
+from services.tts_lm import loop as device
+from services.tts_lm.admission import House, admit, check_ids
+from services.tts_lm.loop import Done, Frames, Loop, Observer
+from services.tts_lm.model.config import ModelConfig
+from services.tts_lm.model.prompt import offered_languages
+from services.tts_lm.model.streaming_text import StreamingText
+from services.tts_lm.model.tokenizer import Tokenizer
+from services.tts_lm.runner_protocol import Runner
+from services.tts_lm.sequence import Sequence
 from services.tts_lm.types import (
     CloneVoice,
     Ended,
@@ -27,11 +51,252 @@ __all__ = [
     "Event",
     "FrameBatch",
     "ModelInfo",
+    "OpenModel",
     "ResumePoint",
     "SamplingParams",
     "Started",
+    "TalkerEngine",
     "TextItem",
     "Utterance",
     "UtteranceRequest",
     "VoiceInfo",
 ]
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """A loaded checkpoint, ready to run."""
+
+    config: ModelConfig
+    tokenizer: Tokenizer
+    runner: Runner
+    model_id: str
+    dtype: str
+    device: str
+    max_positions: int
+
+
+class TalkerEngine:
+    """Implements `Engine` over any `Runner`. `open_model` is called on the engine's thread, and may take minutes."""
+
+    def __init__(
+        self, open_model: Callable[[], OpenModel], options: EngineOptions, observer: Observer | None = None
+    ) -> None:
+        self._open_model, self._options, self._observer = open_model, options, observer
+        self._slots = SlotPool(options.slot_count)
+        self._live: dict[int, TalkerUtterance] = {}
+        self._model: OpenModel | None = None
+        self._loop: Loop | None = None
+        self._broken: MeshError | None = None
+        self._thread: threading.Thread | None = None
+
+    async def start(self) -> None:
+        """Load and warm up; raises the `MeshError` that says why not."""
+        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        body = threading.Thread(target=self._body, args=(asyncio.get_running_loop(), ready), name="tts_lm-device")
+        self._thread = body
+        body.daemon = True  # a device call that never returns must not keep the process alive
+        body.start()
+        await ready
+
+    def _body(self, events: asyncio.AbstractEventLoop, ready: asyncio.Future[None]) -> None:
+        try:
+            model = self._open_model()
+            self._model = model
+            self._loop = Loop(model.runner, lambda batch: _call(events, self._deliver, batch), self._observer)
+        except Exception as error:  # the top of a thread: told to whoever awaits `start`
+            _call(events, _fail, ready, error)
+            return
+        _call(events, _succeed, ready)
+        try:
+            self._loop.run()
+        except Exception as error:  # the top of a thread: every utterance has been told, later ones are refused
+            _call(events, self._break, error)
+
+    def _break(self, error: Exception) -> None:
+        self._broken = NotReady(f"the device failed and this replica no longer serves: {error}")
+
+    def submit(self, request: UtteranceRequest) -> Utterance:
+        model, loop = self._ready()
+        house = House(model.max_positions, self._options.unread_frame_limit)
+        admitted = admit(request, model.config, model.tokenizer, house)
+        # A frame lasts as long as a step may take: asking again sooner cannot find what is not there yet.
+        lease = self._slots.lease(retry_after_s=1 / model.config.frame_rate_hz)
+        sequence = admitted.sequence(lease)
+        utterance = TalkerUtterance(sequence, loop, model.tokenizer, self._options.max_text_characters)
+        self._live[sequence.slot] = utterance
+        loop.commands.put(device.Begin(sequence))
+        return utterance
+
+    def _ready(self) -> tuple[OpenModel, Loop]:
+        if self._broken is not None:
+            raise self._broken
+        if self._model is None or self._loop is None:
+            raise NotReady("the model is still being loaded")
+        return self._model, self._loop
+
+    def _deliver(self, events: Items[Frames | Done]) -> None:
+        for event in events:
+            utterance = self._live[event.sequence.slot]
+            if isinstance(event, Frames):
+                utterance.on_frames(event)
+                continue
+            del self._live[event.sequence.slot]
+            self._slots.release(event.sequence.lease)
+            utterance.on_done(event)
+
+    async def close(self) -> None:
+        """Utterances still running end CANCELLED; returns when the thread has ended."""
+        if self._loop is not None:
+            self._loop.commands.put(device.Close())
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+        self._broken = self._broken or NotReady("the engine has been closed")
+
+    def info(self) -> ModelInfo:
+        model, _ = self._ready()
+        config = model.config
+        return ModelInfo(
+            model_id=model.model_id,
+            model_type=config.model_type,
+            frame_rate_hz=config.frame_rate_hz,
+            samples_per_frame=config.samples_per_frame,
+            sample_rate_hz=config.sample_rate_hz,
+            codebook_count=config.codebook_count,
+            codebook_size=config.codebook_size,
+            tokenizer_fingerprint=model.tokenizer.fingerprint,
+            languages=offered_languages(config),
+            supports_instruct=config.supports_instruct,
+            supports_clone=config.supports_clone,
+            slot_count=self._slots.total,
+            free_slot_count=self._slots.free_count,
+            dtype=model.dtype,
+            device=model.device,
+        )
+
+    def voices(self) -> tuple[VoiceInfo, ...]:
+        config = self._ready()[0].config
+        dialects = config.speaker_dialects
+        return tuple(
+            VoiceInfo(name, "chinese" if name in dialects else "", dialects.get(name, ""), "")
+            for name in config.speakers
+        )
+
+
+class TalkerUtterance:
+    """One utterance as its reader and writer see it; implements `Utterance`."""
+
+    def __init__(self, sequence: Sequence, loop: Loop, tokenizer: Tokenizer, max_characters: int) -> None:
+        self._sequence, self._loop, self._tokenizer = sequence, loop, tokenizer
+        self._text = StreamingText(tokenizer)
+        self._characters_left = max_characters
+        self._kind: type[str] | type[int] | None = None
+        self._flushed = self._cancelled = self._done = False
+        self._events: deque[Event] = deque([Started(sequence.sampling.seed, prefix_cache_hit=False)])
+        self._arrived = asyncio.Event()
+        self._first_text_s: float | None = None
+        self._first_frame_s: float | None = None
+        self._unreported = self._delivered = 0
+
+    def feed(self, item: TextItem) -> None:
+        if self._flushed:
+            raise OutOfOrder("text came after flush")
+        kind = str if isinstance(item, str) else int
+        if self._kind not in (None, kind):
+            raise InvalidRequest("one utterance takes its text as strings or as token ids, never both")
+        if len(item) > self._characters_left:
+            raise InvalidRequest("the text of this utterance is too long; speak it as several utterances")
+        if not isinstance(item, str):
+            check_ids(item, self._tokenizer)
+        self._kind = kind
+        self._characters_left -= len(item)
+        if self._done or not item:
+            return
+        if self._first_text_s is None:
+            self._first_text_s = time.perf_counter()
+        ids = self._text.feed(item) if isinstance(item, str) else tuple(item)
+        if ids:
+            self._loop.commands.put(device.Text(self._sequence, ids))
+
+    def flush(self) -> None:
+        if not self._flushed:
+            self._flushed = True
+            self._loop.commands.put(device.Text(self._sequence, self._text.finish(), finished=True))
+
+    def credit(self, frames: int) -> None:
+        if frames < 0:
+            raise InvalidRequest(f"credit is {frames} frames; it can only be added")
+        self._loop.commands.put(device.Credit(self._sequence, frames))
+
+    def cancel(self) -> None:
+        if self._cancelled or self._done:
+            return
+        self._cancelled = True
+        self._events = deque(event for event in self._events if isinstance(event, Started))
+        self._loop.commands.put(device.Cancel(self._sequence))
+
+    def on_frames(self, event: Frames) -> None:
+        if self._cancelled:
+            return
+        if self._first_frame_s is None:
+            self._first_frame_s = event.produced_at_s
+        packet = event.packet
+        batch = FrameBatch(packet.first_frame_index, packet.codes, packet.text_token_count, event.produced_time_s)
+        self._events.append(batch)
+        self._arrived.set()
+
+    def on_done(self, event: Done) -> None:
+        sequence = self._sequence
+        reason = FinishReason.CANCELLED if self._cancelled else event.reason
+        first = 0.0
+        if self._first_frame_s is not None and self._first_text_s is not None:
+            first = self._first_frame_s - self._first_text_s
+        self._events.append(
+            Ended(
+                reason=reason,
+                error=event.error if reason is FinishReason.FAILED else None,
+                text_token_count=sequence.text_token_count(),
+                # After a cancel the reader counts what reached it; frames still under way are nobody's.
+                frame_count=self._delivered if self._cancelled else sequence.produced_count,
+                time_to_first_s=first,
+                compute_s=sequence.compute_s,
+            )
+        )
+        self._done = True
+        self._arrived.set()
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        while True:
+            while not self._events:
+                self._arrived.clear()
+                await self._arrived.wait()
+            event = self._events.popleft()
+            if isinstance(event, FrameBatch):
+                self._taken(len(event.codes))
+            yield event
+            if isinstance(event, Ended):
+                return
+
+    def _taken(self, frames: int) -> None:
+        """Tell the loop in larger lots that the reader keeps up."""
+        self._delivered += frames
+        self._unreported += frames
+        if self._unreported * 2 >= self._sequence.terms.unread_frame_limit and not self._done:
+            self._loop.commands.put(device.Read(self._sequence, self._unreported))
+            self._unreported = 0
+
+
+def _call(events: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: object) -> None:
+    """Call on the event loop; when that has been closed, nobody is left to be told."""
+    if not events.is_closed():
+        events.call_soon_threadsafe(function, *arguments)
+
+
+def _succeed(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
+
+
+def _fail(ready: asyncio.Future[None], error: Exception) -> None:
+    if not ready.done():
+        ready.set_exception(error)

@@ -112,8 +112,8 @@ class Started:
 class FrameBatch:
     """Consecutive frames, one tuple of codes each; `text_token_count` tokens were consumed up to the last of them.
 
-    `produced_time_s` is seconds since the Unix epoch. `text_offset` is how many characters of the utterance's text those
-    tokens are, where the engine knows.
+    `produced_time_s` is seconds since the Unix epoch. `text_offset` is how many characters of the utterance's text
+    those tokens are, where the engine knows.
     """
 
     first_frame_index: int

@@ -1,0 +1,88 @@
+"""The talker: embeddings of text and past frames → hidden states, and code-0 logits.
+
+Owns weights, no memory: keys and values are the caller's pool. Source: model document 3.1, 3.2 and section 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from services.tts_lm.model.config import SUPPRESSED_TAIL, ModelConfig
+from services.tts_lm.model.kv_cache import KvPool, Span
+from services.tts_lm.model.layers import Rotary, product, run_stack
+from services.tts_lm.model.sampling import NEVER
+from services.tts_lm.model.weights import ModelWeights
+
+
+class Talker:
+    """Weights and tables of the talker; every method is a pure function of its arguments and the pool."""
+
+    def __init__(self, weights: ModelWeights, config: ModelConfig, position_count: int, *, row_wise: bool) -> None:
+        self._w, self._config, self._row_wise = weights, config, row_wise
+        table = weights.frame_table
+        self.dtype, self.device = table.dtype, table.device
+        self._rotary = Rotary(config.talker, position_count, self.dtype, self.device)
+        acoustic = torch.arange(config.codebook_count - 1, device=self.device) * config.codebook_size
+        self._table_offsets = torch.cat([acoustic.new_zeros(1), config.codec_vocab_size + acoustic])
+        self._suppressed = torch.zeros(config.codec_vocab_size, dtype=torch.bool, device=self.device)
+        self._suppressed[config.codec_vocab_size - SUPPRESSED_TAIL :] = True
+        self._suppressed[config.codec.eos] = False
+
+    def text_rows(self, ids: Tensor) -> Tensor:
+        """Projected text embeddings: ids [R] → [R, H]."""
+        rows = self._w.text_embedding[ids].to(self.dtype)
+        hidden = F.silu(product(rows, *self._w.text_fc1, row_wise=self._row_wise))
+        return product(hidden, *self._w.text_fc2, row_wise=self._row_wise)
+
+    def codec_rows(self, ids: Tensor) -> Tensor:
+        """Codec embeddings of code 0 or control ids: [R] → [R, H]."""
+        return self._w.frame_table[ids]
+
+    def frame_rows(self, codes: Tensor) -> Tensor:
+        """Sum of the embeddings of whole frames: codes [R, Q] → [R, H], added in float32 and rounded once."""
+        rows = self._w.frame_table[codes + self._table_offsets]
+        return rows.sum(1, dtype=torch.float32).to(self.dtype)
+
+    def acoustic_rows(self, codebook: int, codes: Tensor) -> Tensor:
+        """Embeddings of codebook `codebook` ≥ 1: [R] → [R, H]."""
+        return self._w.frame_table[codes + self._table_offsets[codebook]]
+
+    def prefill(self, rows: Tensor, spans: Sequence[Span], counts: Sequence[int], pool: KvPool) -> Tensor:
+        """Run packed prompts [Σ counts, H], each the last `counts[i]` positions of its span; last hidden of each [n,
+        H].
+        """
+        firsts = [span.length - count for span, count in zip(spans, counts, strict=True)]
+        positions = [torch.arange(f, f + n, device=self.device) for f, n in zip(firsts, counts, strict=True)]
+        hidden = self._run(rows, torch.cat(positions), pool.prefill(spans, counts))
+        last = torch.tensor(counts, device=self.device).cumsum(0) - 1
+        return hidden[last]
+
+    def step(self, rows: Tensor, positions: Tensor, spans: Sequence[Span], pool: KvPool) -> Tensor:
+        """One row per sequence: [S, H] at `positions` [S] → hidden [S, H]."""
+        return self._run(rows, positions, pool.step(spans))
+
+    def _run(self, rows: Tensor, positions: Tensor, attention: object) -> Tensor:
+        return run_stack(
+            rows,
+            self._w.talker,
+            self._config.talker,
+            self._rotary,
+            self._rotary.at(positions),
+            attention,  # type: ignore[arg-type]
+            row_wise=self._row_wise,
+        )
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Code-0 logits, float32: hidden [S, H] → [S, C]."""
+        return product(hidden, self._w.codec_head, row_wise=self._row_wise).float()
+
+    def forbid(self, logits: Tensor, eos_masked: Tensor) -> Tensor:
+        """Control ids never, end of speech not in rows where `eos_masked` [S]."""
+        logits = logits.masked_fill(self._suppressed, NEVER)
+        eos = self._config.codec.eos
+        logits[:, eos] = torch.where(eos_masked, NEVER, logits[:, eos])
+        return logits

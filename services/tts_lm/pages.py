@@ -1,0 +1,75 @@
+"""Who owns which page of the KV pool. Pure bookkeeping: no tensors, no model.
+
+A sequence's pages are kept contiguous whenever that is possible, because contiguous keys are read in place; when its
+next page is taken by another, it goes on elsewhere and is read through its page list.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Pages:
+    """The pages of one sequence, in order."""
+
+    numbers: list[int] = field(default_factory=list)
+    contiguous: bool = True
+
+
+class PageAllocator:
+    """`page_count` pages of `page_size` positions each."""
+
+    def __init__(self, page_count: int, page_size: int) -> None:
+        assert min(page_count, page_size) > 0
+        self.page_size = page_size
+        self.page_count = page_count
+        self._free = [True] * page_count
+        self.free_count = page_count
+
+    def grow(self, pages: Pages, position_count: int) -> bool:
+        """Make room for `position_count` positions in all; False, and nothing taken, when the pool cannot."""
+        wanted = -(-position_count // self.page_size) - len(pages.numbers)
+        if wanted > self.free_count:
+            return False
+        for left in range(wanted, 0, -1):
+            self._take(pages, self._next(pages, left))
+        return True
+
+    def release(self, pages: Pages) -> None:
+        """Give everything back; `pages` is empty afterwards."""
+        for number in pages.numbers:
+            assert not self._free[number], "a page was given back twice"
+            self._free[number] = True
+        self.free_count += len(pages.numbers)
+        pages.numbers.clear()
+        pages.contiguous = True
+
+    def _take(self, pages: Pages, number: int) -> None:
+        assert self._free[number], "a page was taken twice"
+        if pages.numbers and number != pages.numbers[-1] + 1:
+            pages.contiguous = False
+        self._free[number] = False
+        self.free_count -= 1
+        pages.numbers.append(number)
+
+    def _next(self, pages: Pages, wanted: int) -> int:
+        if pages.numbers:
+            neighbour = pages.numbers[-1] + 1
+            if neighbour < self.page_count and self._free[neighbour]:
+                return neighbour
+        start, length = self._largest_run()
+        if pages.numbers:
+            return start + length - 1  # far from whoever grows into this run from its left
+        # A newcomer starts in the middle, so that the neighbour on the left keeps half of the run to grow into.
+        return start if start == 0 else start + min(length // 2, max(0, length - wanted))
+
+    def _largest_run(self) -> tuple[int, int]:
+        best, start = (0, 0), None
+        for number, free in enumerate([*self._free, False]):
+            if free and start is None:
+                start = number
+            elif not free and start is not None:
+                best = max(best, (start, number - start), key=lambda run: run[1])
+                start = None
+        return best

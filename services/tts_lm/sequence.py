@@ -1,0 +1,185 @@
+"""All that is known of one utterance while it is spoken: text, frames, credit, limits. No tensors, no clock of its own.
+
+The engine feeds it commands and sampled codes; it answers whether it can advance, what the next row reads, and when
+it ends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from common.slots import Lease
+from common.stream import FinishReason
+from services.tts_lm.guards import RunawayGuard
+from services.tts_lm.model.prompt import Frame, Prompt, PromptRow, Script
+from services.tts_lm.pages import Pages
+
+
+@dataclass(frozen=True)
+class ResolvedSampling:
+    """Sampling with every default filled in; `top_k` 0 and `top_p` 1 are off."""
+
+    seed: int
+    greedy: bool
+    temperature: float
+    top_k: int
+    top_p: float
+    repetition_penalty: float
+    predictor_greedy: bool
+    predictor_temperature: float
+    predictor_top_k: int
+    predictor_top_p: float
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the request and the model allow: limits in frames, positions and seconds."""
+
+    max_frames: int
+    max_positions: int
+    max_lead_frames: int | None
+    unread_frame_limit: int
+    packet_ramp: tuple[int, ...]
+    text_timeout_s: float | None
+    reference_behaviour: bool
+    end_of_speech: int
+
+
+@dataclass(frozen=True)
+class Packet:
+    """Frames that leave together."""
+
+    first_frame_index: int
+    codes: tuple[Frame, ...]
+    text_token_count: int
+
+
+@dataclass
+class Sequence:
+    """One utterance and its slot. `frames` counts every frame of the speech, those resumed from included."""
+
+    lease: Lease
+    prompt: Prompt
+    script: Script
+    sampling: ResolvedSampling
+    speaker_vector: tuple[float, ...] | None
+    terms: Terms
+    pages: Pages = field(default_factory=Pages)
+    position: int = 0
+    """Positions that are in the KV cache; 0 before the prefill."""
+    end: FinishReason | None = None
+    credit: int | None = None
+    compute_s: float = 0.0
+    read_count: int = 0
+    """Frames that the reader is known to have taken."""
+    starved_since_s: float | None = None
+    """When the row began to wait for text; the engine's clock."""
+
+    def __post_init__(self) -> None:
+        self.frame_count = self.first_frame = len(self.prompt.resumed)
+        self.credit = self.terms.max_lead_frames
+        if self.frame_count >= self.terms.max_frames:
+            self.end = FinishReason.LENGTH
+        self._read = 0  # text rows read
+        self._guard = RunawayGuard()
+        self._waiting: list[Frame] = []
+        self._ramp = 0
+
+    @property
+    def slot(self) -> int:
+        return self.lease.slot
+
+    # What may happen next
+
+    @property
+    def prefilled(self) -> bool:
+        return self.position > 0
+
+    def lacks_text(self) -> bool:
+        """Whether the next row cannot be read because its text is late."""
+        if not self.prefilled:
+            return not self.prompt.ready(self.script)
+        return self.script.row(self._read) is None
+
+    @property
+    def produced_count(self) -> int:
+        """Frames made here, without those resumed from."""
+        return self.frame_count - self.first_frame
+
+    def lacks_credit(self) -> bool:
+        """Whether the reader has not asked for more, or has not read what there is."""
+        unread = self.produced_count - self.read_count
+        if unread >= self.terms.unread_frame_limit:
+            return True
+        return self.credit is not None and self.produced_count >= self.credit
+
+    def is_empty(self) -> bool:
+        """Nothing to say, and nothing will come."""
+        return self.script.finished and self.script.target_count == 0
+
+    def prompt_rows(self) -> tuple[PromptRow, ...]:
+        return self.prompt.rows(self.script)
+
+    def next_row_count(self) -> int:
+        """Rows that the next step puts into the KV cache."""
+        return 1 if self.prefilled else len(self.prompt_rows())
+
+    def next_text(self) -> int:
+        row = self.script.row(self._read)
+        assert row is not None, "the row was not ready"
+        return row
+
+    def eos_masked(self) -> bool:
+        """Whether the sample after the next row must not end speech: the two-frame minimum, and text not yet read."""
+        if self.frame_count < 2:
+            return True
+        if self.terms.reference_behaviour:
+            return False
+        read, end = self._read_after_next_row(), self.script.end
+        return end is None or read < end
+
+    def _read_after_next_row(self) -> int:
+        if self.prefilled:
+            return self._read + 1
+        read = self.prompt.read_before_first_frame(self.script)
+        assert read is not None
+        return read + len(self.prompt.resumed)
+
+    # What happened
+
+    def advance(self, row_count: int) -> None:
+        """`row_count` rows went into the KV cache: the prompt, or one step."""
+        self._read = self._read_after_next_row()
+        self.position += row_count
+
+    def sampled(self, codes: Frame) -> None:
+        """The codes that followed; sets `end` when this was the last of them."""
+        if codes[0] == self.terms.end_of_speech:
+            self.end = FinishReason.COMPLETED
+            return
+        self._waiting.append(codes)
+        self.frame_count += 1
+        if self.frame_count >= self.terms.max_frames or self.position >= self.terms.max_positions:
+            self.end = FinishReason.LENGTH
+        elif self._ran_away(codes[0]):
+            self.end = FinishReason.RUNAWAY
+
+    def _ran_away(self, code: int) -> bool:
+        if self.terms.reference_behaviour:
+            return False
+        script = self.script
+        finished = script.end is not None and self._read >= script.end
+        return self._guard.frame(code, self.frame_count, script.target_count, finished)
+
+    def text_token_count(self) -> int:
+        """Tokens of the text that have been read."""
+        return self.script.consumed(self._read)
+
+    def take_packet(self, *, pausing: bool) -> Packet | None:
+        """The next message of the packet ramp when it is full, or what there is when the row pauses or has ended."""
+        ramp = self.terms.packet_ramp
+        if not self._waiting or not (pausing or self.end is not None or len(self._waiting) >= ramp[self._ramp]):
+            return None
+        codes, self._waiting = tuple(self._waiting), []
+        self._ramp = min(self._ramp + 1, len(ramp) - 1)
+        return Packet(self.frame_count - len(codes), codes, self.text_token_count())

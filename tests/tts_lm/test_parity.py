@@ -1,0 +1,101 @@
+"""Ours = the reference: prompts, logits, hidden states and greedy codes on random checkpoints of every type."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from services.tts_lm.runner import TorchRunner
+from tests.tts_lm.stored import Model, cases, checkpoint_named, load_store, open_checkpoint, sequence, speak
+from tools.reference.talker_cases import CHECKPOINTS, TEXTS
+
+PAIRS = [(c.name, case.name) for c in CHECKPOINTS for case in cases(c)]
+LOGIT_TOLERANCE = 2e-5
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
+    root = tmp_path_factory.mktemp("checkpoints")
+    return {c.name: open_checkpoint(c, root / c.name) for c in CHECKPOINTS}
+
+
+@pytest.mark.parametrize(("checkpoint", "case_name"), PAIRS)
+@pytest.mark.parametrize("profile", ["batch", "alone", "deterministic"])
+def test_greedy_codes_equal_the_reference(
+    models: dict[str, Model], checkpoint: str, case_name: str, profile: str
+) -> None:
+    model, store = models[checkpoint], load_store(checkpoint)
+    case = next(c for c in cases(checkpoint_named(checkpoint)) if c.name == case_name)
+    runner = model.runner(deterministic=profile == "deterministic")
+    lines = [sequence(model, case, i, store, i) for i in range(len(case.lines))]
+
+    spoken = speak(runner, lines, together=profile != "alone")
+
+    for i, frames in enumerate(spoken):
+        expected = store[f"{case.name}/codes{i}"]
+        assert np.array_equal(np.array(frames, dtype=np.int16).reshape(expected.shape), expected)
+
+
+class Watched(TorchRunner):
+    """Keeps hidden states and raw logits of every step; the computation is untouched."""
+
+    def watch(self) -> None:
+        self.hidden: list[np.ndarray] = []
+        self.talker_logits: list[np.ndarray] = []
+        self.predictor_logits: list[np.ndarray] = []
+        logits, predict = self.talker.logits, self.predictor.predict
+
+        def keep_logits(hidden):  # type: ignore[no-untyped-def]
+            out = logits(hidden)
+            self.hidden.append(hidden.numpy().copy())
+            self.talker_logits.append(out.numpy().copy())
+            return out
+
+        def keep_predictor(hidden, code0, pick):  # type: ignore[no-untyped-def]
+            rows: list[np.ndarray] = []
+
+            def kept(codebook, values):  # type: ignore[no-untyped-def]
+                rows.append(values.numpy().copy())
+                return pick(codebook, values)
+
+            out = predict(hidden, code0, kept)
+            self.predictor_logits.append(np.stack(rows))
+            return out
+
+        self.talker.logits, self.predictor.predict = keep_logits, keep_predictor  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(("checkpoint", "case_name"), PAIRS)
+def test_logits_and_hidden_states_equal_the_reference(
+    models: dict[str, Model], checkpoint: str, case_name: str
+) -> None:
+    """In the reference's own batch shape: a row is a line, and rows that have ended stay where they are."""
+    model, store = models[checkpoint], load_store(checkpoint)
+    case = next(c for c in cases(checkpoint_named(checkpoint)) if c.name == case_name)
+    count, config = len(case.lines), model.config
+    runner = Watched(
+        model.weights, config, slot_count=count, position_count=2048, max_positions=1024, deterministic=True
+    )
+    runner.watch()
+
+    spoken = speak(runner, [sequence(model, case, i, store, i) for i in range(count)])
+
+    keep = [*range(config.codec_vocab_size - 1024), config.codec.eos]
+    ours = {
+        "hidden": np.stack(runner.hidden),
+        "talker_logits": np.stack(runner.talker_logits)[:, :, keep],
+        "predictor_logits": np.stack(runner.predictor_logits),
+    }
+    for i, frames in enumerate(spoken):
+        for name, values in ours.items():
+            # A row that has ended goes on in a batch of the reference; what it says then is nobody's.
+            steps = len(frames) + (name != "predictor_logits" and len(frames) < case.frames)
+            row = (slice(None), slice(None), i) if name == "predictor_logits" else (slice(None), i)
+            expected = store[f"{case.name}/{name}"][row][:steps]
+            assert np.abs(values[row][: len(expected)] - expected).max(initial=0.0) <= LOGIT_TOLERANCE, name
+
+
+@pytest.mark.parametrize("index", range(len(TEXTS)))
+def test_text_ids_equal_the_reference(models: dict[str, Model], index: int) -> None:
+    for name, model in models.items():
+        assert model.tokenizer.target(TEXTS[index]) == tuple(load_store(name)[f"text/{index}"])
