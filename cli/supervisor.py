@@ -20,7 +20,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 FIRST_BACKOFF_S = 0.5
@@ -60,10 +60,10 @@ class StartFailed(Exception):
 class _Child:
     """One service over all its processes."""
 
-    def __init__(self, spec: ChildSpec, stopping: asyncio.Event) -> None:
+    def __init__(self, spec: ChildSpec, stopping: asyncio.Event, on_ready: Callable[[str], None]) -> None:
         self.spec = spec
         self.ended = asyncio.Event()
-        self._stopping = stopping
+        self._stopping, self._on_ready = stopping, on_ready
         self._process: asyncio.subprocess.Process | None = None
         self._announced = False
         self._ready_at: float | None = None
@@ -120,6 +120,7 @@ class _Child:
             if not self._announced:
                 self._announced = True
                 _print_line(line)
+                self._on_ready(self.spec.name)
             else:
                 say(f"{self.spec.name} is READY again at {ready.get('address')}, after {self._ready_at - begin:.1f} s.")
 
@@ -133,10 +134,16 @@ class _Child:
             await asyncio.wait_for(self._stopping.wait(), wait_s)
 
 
-async def supervise(specs: Sequence[ChildSpec], drain_deadline_s: float) -> int:
-    """Run all children until a signal (0) or a failed start (1)."""
-    stopping, signals = asyncio.Event(), _Signals()
-    children = [_Child(spec, stopping) for spec in specs]
+async def supervise(specs: Sequence[ChildSpec], drain_deadline_s: float, welcome: str | None = None) -> int:
+    """Run all children until a signal (0) or a failed start (1); `welcome` is said once all have been READY."""
+    stopping, signals, waited_for = asyncio.Event(), _Signals(), {spec.name for spec in specs}
+
+    def on_ready(name: str) -> None:
+        waited_for.discard(name)
+        if welcome and not waited_for:
+            say(welcome)
+
+    children = [_Child(spec, stopping, on_ready) for spec in specs]
     exit_code = 0
     try:
         async with asyncio.TaskGroup() as tasks:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from cli.addresses import Target
+from cli.addresses import DEFAULT_PORTS, Target
 from cli.errors import CommandError, UsageError
 
 if TYPE_CHECKING:
@@ -164,7 +164,18 @@ def _supervise(plans: Sequence[Plan]) -> int:
         ChildSpec(each.service, each.arguments, addresses, drains_first=each.service == "gateway") for each in plans
     ]
     deadline_s = max(each.config.drain_deadline_s for each in plans) + _KILL_GRACE_S
-    return asyncio.run(supervise(specs, deadline_s))
+    return asyncio.run(supervise(specs, deadline_s, welcome(addresses)))
+
+
+def welcome(addresses: Mapping[str, str]) -> str:
+    """What to do next: said on standard error, where a person looks and no program reads."""
+    service, example = "gateway", "say 'Hello there.' --out hello.wav"
+    if Target(service, ()).variable not in addresses:
+        service, example = "tts_lm", "codes 'Hello there.'"
+    target = Target(service, ())
+    if addresses[target.variable] != f"127.0.0.1:{DEFAULT_PORTS[service]}":
+        example += f" {target.flag} {addresses[target.variable]}"
+    return f"all READY; Ctrl-C ends them. In another terminal: voicemesh {example}"
 
 
 def _dialled(host: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from cli import default_model
 from cli.checkpoint.random import write_random
-from cli.commands.serve import plan, wanted_ports
+from cli.commands.serve import plan, wanted_ports, welcome
 from cli.errors import CommandError
 from cli.ports import free_ports, is_free
 from tests.cli.commands import started, voicemesh
@@ -89,6 +89,13 @@ def test_flags_stand_over_the_environment_and_the_environment_over_the_file(tmp_
         ("codec", 1003),
         ("metrics of codec", 2003),
     ]
+
+
+def test_the_welcome_names_the_address_only_where_it_is_not_the_default():
+    default = {"VOICEMESH_GATEWAY_ADDRESS": "127.0.0.1:50050", "VOICEMESH_TTS_LM_ADDRESS": "127.0.0.1:7"}
+    assert welcome(default).endswith("voicemesh say 'Hello there.' --out hello.wav")
+    assert welcome({"VOICEMESH_GATEWAY_ADDRESS": "127.0.0.1:7"}).endswith("hello.wav --gateway 127.0.0.1:7")
+    assert welcome({"VOICEMESH_TTS_LM_ADDRESS": "127.0.0.1:7"}).endswith("codes 'Hello there.' --tts-lm 127.0.0.1:7")
 
 
 def test_a_port_is_free_until_somebody_listens(taken):

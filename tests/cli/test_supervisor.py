@@ -18,7 +18,7 @@ PROGRAM = """
 import asyncio, json, sys
 from cli.supervisor import ChildSpec, supervise
 specs = [ChildSpec(**spec) for spec in json.loads(sys.argv[1])]
-sys.exit(asyncio.run(supervise(specs, float(sys.argv[2]))))
+sys.exit(asyncio.run(supervise(specs, float(sys.argv[2]), "all are there")))
 """
 
 
@@ -45,6 +45,18 @@ def test_stdout_has_exactly_the_ready_lines(supervised):
         assert run.end() == (0, b"")
         assert "loading, please wait" in run.said()
         assert "no newline at the end" in run.said()
+
+
+def test_a_person_is_welcomed_once_when_all_are_ready(supervised):
+    with supervised(child("a"), child("b")) as run:
+        pids = pids_of(run.ready(2))
+        os.kill(pids["a"], signal.SIGKILL)
+        run.until_said("a is READY again")
+        assert run.end() == (0, b"")
+        assert run.said().count("all are there") == 1
+    with supervised(child("a"), child("b", "--fail", "1")) as run:
+        assert run.process.wait(10) == 1
+        assert "all are there" not in run.said()
 
 
 @pytest.mark.fault
