@@ -24,8 +24,9 @@ from services.codec.schedule import Buckets, Row
 Samples = npt.NDArray[np.float32]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
-CPU_STEP_FRAMES = 8
-"""Rows × frames of one step on a CPU: beyond it batching gains nothing and a stop waits longer."""
+CPU_STEP_FRAMES = 4
+"""Rows × frames of one step on a CPU. Real dimensions, one core of an AVX-512 EPYC, float32: 45 ms for one frame, 121
+for four, 226 for eight. Beyond four a frame gets 6 % cheaper, and a stop or somebody's first frame waits longer."""
 
 
 @dataclass
@@ -52,8 +53,8 @@ class Runner:
         on_cpu = self._device.type == "cpu"
         self.buckets = Buckets(
             batch_sizes=powers_of_two(max_batch),
-            frame_sizes=powers_of_two(max_frames),
-            step_frames=max(CPU_STEP_FRAMES, max_frames) if on_cpu else max_batch * max_frames,
+            frame_sizes=powers_of_two(min(max_frames, CPU_STEP_FRAMES) if on_cpu else max_frames),
+            step_frames=CPU_STEP_FRAMES if on_cpu else max_batch * max_frames,
             pad_rows=not on_cpu,
         )
         self._state = self._decoder.new_state(row_count + 1, self.buckets.frame_sizes[-1])

@@ -1,0 +1,134 @@
+"""The engine's thread over a device that only counts: order of steps, hand-over, faults."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pytest
+
+from common.errors import Broken
+from common.stream import FinishReason
+from services.codec.schedule import Buckets, Row
+from services.codec.session import Session
+from services.codec.sound import Samples, SoundFormat
+from services.codec.types import AudioBatch, Codes, Encoding, Ended, Event
+from services.codec.worker import Worker
+from tests.codec.hearing import random_codes
+
+
+class CountingDevice:
+    """Remembers its steps; each waits for a permit, so that a test decides what is fed between two."""
+
+    buckets = Buckets((1, 2, 4), (1, 2, 4), step_frames=8, pad_rows=False)
+
+    def __init__(self) -> None:
+        self.steps: list[list[tuple[int, int]]] = []
+        self.copies: list[tuple[int, int]] = []
+        self.permits = threading.Semaphore(0)
+        self.begun: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self.broken = False
+
+    def decode(self, rows: Sequence[Row]) -> list[Samples]:
+        self.begun.put(len(self.steps))
+        assert self.permits.acquire(timeout=10)
+        if self.broken:
+            raise RuntimeError("device lost")
+        self.steps.append([(row.slot, len(row.codes)) for row in rows])
+        return [np.zeros(1920 * len(row.codes), np.float32) for row in rows]
+
+    def copy_slot(self, source: int, target: int) -> None:
+        self.copies.append((source, target))
+
+
+@pytest.fixture
+def device() -> CountingDevice:
+    return CountingDevice()
+
+
+@pytest.fixture
+def worker(device: CountingDevice) -> Iterator[Worker]:
+    running = Worker(device, slots=4, parked=2, primed=1, max_undelivered=100)
+    running.start()
+    yield running
+    device.permits.release(1000)
+    running.stop()
+    running.join()
+
+
+class Ears:
+    """What one session posts."""
+
+    def __init__(self, worker: Worker, slot: int | None, follows: Session | None = None, prime: Codes = ()) -> None:
+        self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        form = SoundFormat(Encoding.PCM_S16LE, 24_000, 1)
+        self.session = Session(form, 24_000, 1920, prime, self.events.put, lambda: 0, worker.wake, None)
+        worker.open(self.session, slot, follows)
+
+    def end(self) -> Ended:
+        while not isinstance(event := self.events.get(timeout=10), Ended):
+            assert isinstance(event, AudioBatch)
+        return event
+
+
+def test_a_first_frame_overtakes_what_is_queued(worker: Worker, device: CountingDevice) -> None:
+    long, new = Ears(worker, 0), Ears(worker, 1)
+    worker.feed(long.session, random_codes(9))
+    device.begun.get(timeout=10)  # the first frame of the long one is being decoded
+    worker.feed(new.session, random_codes(4))
+    for ears in (long, new):
+        worker.flush(ears.session)
+    device.permits.release(100)
+    assert (long.end().reason, new.end().reason) == (FinishReason.COMPLETED, FinishReason.COMPLETED)
+    assert device.steps[:2] == [[(0, 1)], [(1, 1)]]
+    assert sum(frames for step in device.steps for slot, frames in step if slot == 0) == 9
+
+
+def test_a_cancel_waits_for_one_step_at_most(worker: Worker, device: CountingDevice) -> None:
+    ears = Ears(worker, 0)
+    worker.feed(ears.session, random_codes(100))
+    device.begun.get(timeout=10)
+    worker.cancel(ears.session)
+    device.permits.release(100)
+    assert ears.end().reason is FinishReason.CANCELLED
+    assert len(device.steps) == 1
+
+
+def test_a_follower_waits_and_takes_the_slot_as_it_stands(worker: Worker, device: CountingDevice) -> None:
+    before = Ears(worker, 2)
+    after = Ears(worker, None, before.session)
+    worker.feed(after.session, random_codes(1))
+    worker.flush(after.session)
+    worker.feed(before.session, random_codes(1))
+    worker.flush(before.session)
+    device.permits.release(100)
+    assert before.end().reason is after.end().reason is FinishReason.COMPLETED
+    assert device.steps == [[(2, 1)], [(2, 1)]]
+    assert device.copies == [(2, 4)]  # only the end of the answer is parked
+
+
+def test_a_voice_is_primed_once_and_then_copied(worker: Worker, device: CountingDevice) -> None:
+    device.permits.release(100)
+    for slot in (0, 1):
+        ears = Ears(worker, slot, prime=random_codes(6))
+        worker.feed(ears.session, random_codes(1))
+        worker.flush(ears.session)
+        assert ears.end().frame_count == 1
+    assert [step for step in device.steps if step[0][0] == 0] == [[(0, 4)], [(0, 2)], [(0, 1)]]
+    assert [step for step in device.steps if step[0][0] == 1] == [[(1, 1)]]
+    assert (0, 6) in device.copies
+    assert (6, 1) in device.copies
+
+
+def test_a_device_fault_ends_everyone_now_and_later(worker: Worker, device: CountingDevice) -> None:
+    device.broken = True
+    device.permits.release(100)
+    first, bystander = Ears(worker, 0), Ears(worker, 1)
+    worker.feed(first.session, random_codes(1))
+    for ears in (first, bystander, Ears(worker, 2)):
+        ended = ears.end()
+        assert ended.reason is FinishReason.FAILED
+        assert isinstance(ended.error, Broken)
+    assert isinstance(worker.fault, Broken)
