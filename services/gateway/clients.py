@@ -1,22 +1,26 @@
-"""The stages as the gateway reaches them: warm channels to every replica, the choice among them, streams that end in a
+"""The stages as the gateway reaches them: warm channels to every replica, what each has free, streams that end in a
 `MeshError`. The only file here that dials; it knows no order of messages and no utterance."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+import random
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Collection
 from itertools import count
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import grpc
 from voicemesh.codec.v1 import codec_pb2, codec_pb2_grpc
 from voicemesh.tts_lm.v1 import tts_lm_pb2, tts_lm_pb2_grpc
 
-from common.errors import MeshError, NotReady, Overloaded
+from common.errors import MeshError, NotReady
 from common.status import error_of_call
 
-MAX_QUEUED_REQUESTS = 4096
 PROBE_TIMEOUT_S = 0.5
+PROBE_EVERY_S = 1.0
+LEAVE_S = 1.0  # a stage that has nothing left to say ends its stream within this, or is hung up on
+MAX_HOMES = 10_000
 _OPTIONS = (
     ("grpc.max_receive_message_length", 20 * 1024 * 1024),
     ("grpc.max_send_message_length", 20 * 1024 * 1024),
@@ -35,130 +39,184 @@ R = TypeVar("R")
 
 
 class Replica:
-    """One process of a stage."""
+    """One process of a stage, and what is known of it: `info` is its last answer to a probe, None when it is down.
+
+    Between probes `free_slots` is the last answer less what this gateway has begun there since.
+    """
 
     def __init__(self, address: str, stub: Callable[[grpc.aio.Channel], Any]) -> None:
         self.address = address
         self.channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
         self.stub = stub(self.channel)
+        self.info: Any = None
+        self.is_suspect = False  # failed since its last answer
+        self._begun = 0
         self.channel.get_state(try_to_connect=True)
+
+    @property
+    def free_slots(self) -> int:
+        return 0 if self.info is None else self.info.free_slot_count - self._begun
+
+    def begin(self) -> None:
+        """Something begins there now."""
+        self._begun += 1
+
+    def end(self) -> None:
+        """Something that began there has ended."""
+        self._begun -= 1
+
+    def answered(self, info: Any) -> None:
+        """A probe was answered: this counts what runs there, ours included."""
+        self.info, self._begun, self.is_suspect = info, 0, False
+
+    def failed(self) -> None:
+        """It did not answer, or a stream to it broke: others are asked first until it answers again."""
+        self.is_suspect = True
 
 
 class Replicas:
-    """All processes of one stage. `free_slots` asks one of them how many it has."""
+    """All processes of one stage. `probe` asks one of them what it is and how many slots it has free."""
 
     def __init__(
         self,
         stage: str,
         addresses: str,
         stub: Callable[[grpc.aio.Channel], Any],
-        free_slots: Callable[[Any], Any],
-        connect_timeout_s: float,
+        probe: Callable[[Any], Any],
     ) -> None:
-        self._stage = stage
-        self._free_slots = free_slots
-        self._connect_timeout_s = connect_timeout_s
+        self.stage = stage
+        self._probe = probe
         self._turn = count()
+        self._homes: OrderedDict[str, Replica] = OrderedDict()
         self.all = tuple(Replica(address.strip(), stub) for address in addresses.split(","))
 
-    async def choose(self) -> Replica:
-        """The one with most free slots, one after another among equals. `NotReady` when none answers."""
-        if len(self.all) == 1:
-            await self._connected(self.all[0])
-            return self.all[0]
-        free = await asyncio.gather(*(self._probe(replica) for replica in self.all))
-        if max(free) < 0:
-            raise self.down()
-        best = [replica for replica, slots in zip(self.all, free, strict=True) if slots == max(free)]
-        return best[next(self._turn) % len(best)]
+    def choose(self, session_id: str, tried: Collection[Replica] = ()) -> Replica | None:
+        """The best that was not tried: one that answers, with free slots, where this session was before (what it keeps
+        of a voice is warm there), and then the one with most free slots, in turn among equals. None: all were tried."""
+        left = [replica for replica in self.all if replica not in tried]
+        if not left:
+            return None
+        if len(left) > 1:
+            home, turn = self._homes.get(session_id), next(self._turn) % len(left)
+            left = left[turn:] + left[:turn]
+            left.sort(key=lambda it: (not it.is_suspect, it.free_slots > 0, it is home, it.free_slots), reverse=True)
+        return left[0]
+
+    def settle(self, session_id: str, replica: Replica) -> None:
+        """The session is there from now on."""
+        self._homes[session_id] = replica
+        self._homes.move_to_end(session_id)
+        if len(self._homes) > MAX_HOMES:
+            self._homes.popitem(last=False)
+
+    def forget(self, session_id: str) -> None:
+        """The session may go anywhere."""
+        self._homes.pop(session_id, None)
+
+    @property
+    def info(self) -> Any:
+        """What a replica last said of itself; None before any has answered."""
+        return next((replica.info for replica in self.all if replica.info is not None), None)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether one of them answers."""
+        return any(replica.info is not None and not replica.is_suspect for replica in self.all)
+
+    async def look(self) -> None:
+        """Ask all of them, once."""
+        await asyncio.gather(*map(self._ask, self.all))
+
+    async def watch(self) -> None:
+        """Ask all of them every now and then, until cancelled."""
+        while True:
+            # Many gateways must not ask in step.
+            await asyncio.sleep(PROBE_EVERY_S * random.uniform(0.75, 1.25))
+            await self.look()
+
+    async def _ask(self, replica: Replica) -> None:
+        try:
+            replica.answered(await self._probe(replica.stub))
+        except grpc.aio.AioRpcError:
+            replica.failed()
 
     async def close(self) -> None:
         """Hang up."""
         for replica in self.all:
             await replica.channel.close()
 
-    async def _probe(self, replica: Replica) -> int:
-        try:
-            response = await self._free_slots(replica.stub)
-        except grpc.aio.AioRpcError:
-            return -1
-        return int(response.free_slot_count)
-
-    async def _connected(self, replica: Replica) -> None:
-        if replica.channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY:
-            return
-        try:
-            async with asyncio.timeout(self._connect_timeout_s):
-                await replica.channel.channel_ready()
-        except TimeoutError:
-            raise self.down() from None
-
     def down(self) -> MeshError:
         addresses = ", ".join(replica.address for replica in self.all)
-        return NotReady(f"No {self._stage} answers at {addresses}.", reason="DEPENDENCY_DOWN", stage=self._stage)
+        return NotReady(f"No {self.stage} answers at {addresses}.", reason="DEPENDENCY_DOWN", stage=self.stage)
 
 
 class StageStream(Generic[Q, R]):
-    """One bidirectional stream to a stage. `send` never waits; `responses` dials, and ends by raising `MeshError`."""
+    """One bidirectional stream to a replica. `send` never waits; `receive` raises the `MeshError` that ended it."""
 
-    def __init__(self, replicas: Replicas, method: str) -> None:
-        self._replicas = replicas
-        self._method = method
-        self._requests: asyncio.Queue[Q] = asyncio.Queue()
+    def __init__(self, replica: Replica, method: str) -> None:
+        self.replica = replica
+        self._requests: asyncio.Queue[Q | None] = asyncio.Queue()
+        self._call = getattr(replica.stub, method)(self._outgoing())
 
     def send(self, request: Q) -> None:
-        """Queue a request."""
+        """Queue a request. How much may wait is bounded by who sends: text by its length, frames by credit."""
         self._requests.put_nowait(request)
 
-    def check_room(self) -> None:
-        """`Overloaded` when more waits to be sent than a stage that reads would leave."""
-        if self._requests.qsize() >= MAX_QUEUED_REQUESTS:
-            raise Overloaded("A stage does not take what is said to it.", reason="SLOW_READER")
-
-    async def responses(self) -> AsyncGenerator[R, None]:
-        """What the stage answers."""
-        replica = await self._replicas.choose()
-        call = getattr(replica.stub, self._method)(self._outgoing())
+    async def receive(self) -> R:
+        """The stage's next answer."""
         try:
-            async for response in call:
-                yield response
+            response = await self._call.read()
         except grpc.aio.AioRpcError as error:
+            self.replica.failed()
             raise error_of_call(error) from None
-        finally:
-            call.cancel()
-        raise NotReady("A stage ended its stream.", reason="DEPENDENCY_DOWN")
+        if response is grpc.aio.EOF:
+            self.replica.failed()
+            raise NotReady("A stage ended its stream.", reason="DEPENDENCY_DOWN")
+        return cast(R, response)
+
+    async def leave(self) -> None:
+        """Everything was said on both sides: let the stage end the stream. It matters to nobody whether it does."""
+        self._requests.put_nowait(None)
+        try:
+            async with asyncio.timeout(LEAVE_S):
+                while await self._call.read() is not grpc.aio.EOF:
+                    pass
+        except (TimeoutError, grpc.aio.AioRpcError):
+            self._call.cancel()
+
+    def hang_up(self) -> None:
+        """Nobody wants the rest: the stage learns it at once."""
+        self._call.cancel()
 
     async def _outgoing(self) -> AsyncIterator[Q]:
-        while True:
-            yield await self._requests.get()
+        while (request := await self._requests.get()) is not None:
+            yield request
 
 
 class Stages:
     """What the gateway needs of the mesh."""
 
-    def __init__(self, tts_lm_address: str, codec_address: str, connect_timeout_s: float) -> None:
+    def __init__(self, tts_lm_address: str, codec_address: str) -> None:
         self.tts_lm = Replicas(
             "tts_lm",
             tts_lm_address,
             tts_lm_pb2_grpc.TtsLmServiceStub,
             lambda stub: stub.GetModel(tts_lm_pb2.GetModelRequest(), timeout=PROBE_TIMEOUT_S),
-            connect_timeout_s,
         )
         self.codec = Replicas(
             "codec",
             codec_address,
             codec_pb2_grpc.CodecServiceStub,
             lambda stub: stub.GetCodec(codec_pb2.GetCodecRequest(), timeout=PROBE_TIMEOUT_S),
-            connect_timeout_s,
         )
 
-    def generate(self) -> StageStream[tts_lm_pb2.GenerateRequest, tts_lm_pb2.GenerateResponse]:
-        """A new stream to the talker."""
-        return StageStream(self.tts_lm, "Generate")
+    def generate(self, replica: Replica) -> StageStream[tts_lm_pb2.GenerateRequest, tts_lm_pb2.GenerateResponse]:
+        """A new stream to a talker."""
+        return StageStream(replica, "Generate")
 
-    def decode(self) -> StageStream[codec_pb2.DecodeRequest, codec_pb2.DecodeResponse]:
-        """A new stream to the codec."""
-        return StageStream(self.codec, "Decode")
+    def decode(self, replica: Replica) -> StageStream[codec_pb2.DecodeRequest, codec_pb2.DecodeResponse]:
+        """A new stream to a codec."""
+        return StageStream(replica, "Decode")
 
     async def voices(self) -> list[tts_lm_pb2.VoiceInfo]:
         """The voices of all talkers, each name once, in the order of the replicas. `NotReady` when none answers."""
@@ -179,6 +237,19 @@ class Stages:
         if all(isinstance(answer, BaseException) for answer in answers):
             raise self.tts_lm.down()
         return list(found.values())
+
+    def forget(self, session_id: str) -> None:
+        """The session has no home any more."""
+        self.tts_lm.forget(session_id)
+        self.codec.forget(session_id)
+
+    async def look(self) -> None:
+        """Ask every replica once, within the time of a probe."""
+        await asyncio.gather(self.tts_lm.look(), self.codec.look())
+
+    async def watch(self) -> None:
+        """Keep asking, until cancelled."""
+        await asyncio.gather(self.tts_lm.watch(), self.codec.watch())
 
     async def close(self) -> None:
         """Hang up everywhere."""

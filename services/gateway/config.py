@@ -9,6 +9,8 @@ from typing import Annotated, ClassVar
 from pydantic import Field, field_validator
 
 from common.stream_config import StreamConfig
+from services.gateway.search import Patience
+from services.gateway.utterance import Terms
 
 
 def _address_of(service: str, port: int) -> Callable[[], str]:
@@ -31,8 +33,11 @@ class GatewayConfig(StreamConfig):
         Field(default_factory=_address_of("CODEC", 50053), description="Replicas: HOST:PORT, comma-separated."),
     ]
     connect_timeout_s: Annotated[
-        float, Field(gt=0, le=60, description="How long to wait for a stage that does not answer.")
+        float, Field(gt=0, le=60, description="How long to look for a stage that answers, before speech has begun.")
     ] = 2.0
+    resume_timeout_s: Annotated[
+        float, Field(gt=0, le=600, description="How long to look for another replica when one was lost in mid-speech.")
+    ] = 10.0
     packet_ramp: Annotated[
         tuple[Annotated[int, Field(ge=1, le=64)], ...],
         Field(min_length=1, description="Frames of the first packets, unless the caller says; the last repeats."),
@@ -40,6 +45,24 @@ class GatewayConfig(StreamConfig):
     lead_frames: Annotated[
         int, Field(ge=8, le=4096, description="Frames that may be made and not yet taken by the caller.")
     ] = 128
+    max_text_characters: Annotated[
+        int, Field(ge=1, le=1_000_000, description="Text of one utterance, or of each part that late text closes.")
+    ] = 65536
+    text_timeout_s: Annotated[
+        float | None,
+        Field(gt=0, le=3600, description="Unless the caller says: text away for so long closes a part; absent: held."),
+    ] = None
+
+    @property
+    def terms(self) -> Terms:
+        """What every utterance is told."""
+        return Terms(
+            packet_ramp=self.packet_ramp,
+            lead_frames=self.lead_frames,
+            max_text_characters=self.max_text_characters,
+            text_timeout_s=self.text_timeout_s,
+            patience=Patience(self.connect_timeout_s, self.resume_timeout_s),
+        )
 
     @field_validator("tts_lm_address", "codec_address")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, ClassVar
 
@@ -23,24 +24,30 @@ CONVERSATION = "voicemesh.gateway.v1.ConversationService"
 
 
 class Gateway:
-    """What lives as long as the service: warm channels to the stages."""
+    """What lives as long as the service: warm channels to the stages, and what is known of them."""
 
     def __init__(self, config: GatewayConfig) -> None:
         self._config = config
+        self._watch: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to dial. A stage that is not there yet is told to whoever asks for speech, not waited for."""
-        config = self._config
-        self.stages = Stages(config.tts_lm_address, config.codec_address, config.connect_timeout_s)
+        """Dial and look once. A stage that is not there yet is told to whoever asks for speech, not waited for."""
+        self.stages = Stages(self._config.tts_lm_address, self._config.codec_address)
+        await self.stages.look()
+        self._watch = asyncio.create_task(self.stages.watch())  # ends in `close`, which raises what it raised
 
     def line(self) -> SpeechLine:
         """A way through the stages for one caller."""
-        return SpeechLine(self.stages, self._config.packet_ramp, self._config.lead_frames)
+        return SpeechLine(self.stages, self._config.terms)
 
     async def close(self) -> None:
         """Hang up."""
-        if hasattr(self, "stages"):
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.wait([self._watch])
             await self.stages.close()
+            if not self._watch.cancelled():
+                self._watch.result()
 
 
 def register(server: Server, gateway: Gateway, config: GatewayConfig) -> None:
@@ -70,6 +77,7 @@ class SynthesizeStage(Stage[gateway_pb2.SynthesizeRequest, gateway_pb2.Synthesiz
     kinds: ClassVar = {
         "start": Kind.START,
         "text": Kind.INPUT,
+        "boundary": Kind.INPUT,
         "credit": Kind.SUPPLEMENT,
         "flush": Kind.FLUSH,
         "stop": Kind.STOP,
@@ -88,11 +96,14 @@ class SynthesizeStage(Stage[gateway_pb2.SynthesizeRequest, gateway_pb2.Synthesiz
 
     def submit(self, request: gateway_pb2.SynthesizeRequest, work: Work) -> SpeechUtterance:
         self._format = _resolved(request.start.format)
-        return self._line.submit(request.start, work.trace_parent(), self.session_id)
+        return self._line.submit(request.start, work.trace_parent(), self.session_id, work.milestone)
 
     def feed(self, utterance: SpeechUtterance, request: gateway_pb2.SynthesizeRequest) -> None:
-        if request.WhichOneof("payload") == "credit":
+        payload = request.WhichOneof("payload")
+        if payload == "credit":
             utterance.credit(request.credit.frames)
+        elif payload == "boundary":
+            utterance.boundary()
         else:
             utterance.feed(request.text)
 

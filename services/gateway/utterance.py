@@ -1,27 +1,45 @@
-"""One utterance between the talker and the codec: what each says of it, what the caller allows, how it ends.
+"""One utterance between the caller and the stages: what was allowed, what was said, how it ends.
 
-Knows what the stages' messages mean and refuses to know how a stage is reached or what came before.
+text ──▶ talker ──frames──▶ decoder ──▶ sound
+          ▲ credit: what may be made and not yet taken by the caller, so that nothing piles up between them
 """
 
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections import deque
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 from voicemesh.codec.v1 import codec_pb2
+from voicemesh.gateway.v1 import gateway_pb2
 from voicemesh.stream.v1 import stream_pb2
 from voicemesh.tts_lm.v1 import tts_lm_pb2
 
 from common.errors import InvalidRequest, MeshError
 from common.stage import End
-from common.status import error_of
+from common.status import cause_of
 from common.stream import FinishReason
+from common.telemetry import Milestone, TraceParent
+from services.gateway.allowance import Allowance
+from services.gateway.clients import Stages, StageStream
+from services.gateway.decoder import Decoder
+from services.gateway.script import Script
+from services.gateway.search import Patience
+from services.gateway.talker import Talker
 
-if TYPE_CHECKING:
-    from services.gateway.pipeline import SpeechLine
+
+@dataclass(frozen=True)
+class Terms:
+    """What the gateway's configuration says of every utterance."""
+
+    packet_ramp: tuple[int, ...] = (1, 2, 4)
+    lead_frames: int = 128
+    max_text_characters: int = 65536
+    text_timeout_s: float | None = None
+    patience: Patience = field(default_factory=Patience)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,83 +67,84 @@ class SpeechEnded:
 Event = Started | Sound | SpeechEnded
 
 
-class Allowance:
-    """How many frames the talker may make: what the caller allows, and at most `lead` beyond what it took. Pure.
-
-    `caller` is None while the caller runs free.
-    """
-
-    def __init__(self, lead: int, max_lead_frames: int) -> None:
-        self._lead = lead
-        self._caller = max_lead_frames or None
-        self._made = 0
-        self._taken = 0
-        self.granted = min(lead, max_lead_frames or lead)
-
-    def credit(self, frames: int) -> int:
-        """The caller allows more; returns the credit to send."""
-        self._caller = frames + (self._made if self._caller is None else self._caller)
-        return self._grant()
-
-    def made(self, frames: int) -> None:
-        """The talker made them."""
-        self._made += frames
-
-    def taken(self, frames: int) -> int:
-        """The caller took the sound of them; returns the credit to send, at least a quarter of the lead or none."""
-        self._taken += frames
-        return self._grant()
-
-    def _grant(self) -> int:
-        window = self._taken + self._lead
-        allowed = window if self._caller is None else min(window, self._caller)
-        is_worth_it = allowed - self.granted >= self._lead // 4 or allowed == self._caller
-        more = max(0, allowed - self.granted) if is_worth_it else 0
-        self.granted += more
-        return more
-
-
 class SpeechUtterance:
-    """One utterance on its way through both stages. Made by `SpeechLine.submit`."""
+    """One utterance on its way through both stages. Somebody must `run` it; the other methods never wait."""
 
-    def __init__(self, line: SpeechLine, epoch: int, allowance: Allowance) -> None:
-        self.epoch = epoch
-        self._line = line
-        self._allowance = allowance
+    def __init__(
+        self,
+        stages: Stages,
+        terms: Terms,
+        request: gateway_pb2.SynthesizeStart,
+        *,
+        session_id: str = "",
+        epoch: int = 0,
+        trace: TraceParent = ("", ""),
+        milestone: Callable[[Milestone], None] = lambda milestone: None,
+    ) -> None:
+        if request.speakable_filter:
+            raise InvalidRequest("This gateway does not leave out what cannot be spoken.", reason="UNSUPPORTED")
+        speech = tts_lm_pb2.GenerateStart()
+        speech.CopyFrom(request.speech)
+        self._text_timeout_s = _text_timeout_s(speech) or terms.text_timeout_s
+        speech.ClearField("text_timeout")
+        context = stream_pb2.TraceContext(traceparent=trace[0], tracestate=trace[1])
+        speech.trace.CopyFrom(context)
+        if not speech.packet_ramp.frames:
+            speech.packet_ramp.frames.extend(terms.packet_ramp)
+        prime = [*speech.voice.clone.codes, *speech.resume.codes]
+        decode = codec_pb2.DecodeStart(format=request.format, prime_codes=prime, trace=context)
+        self._allowance = Allowance(terms.lead_frames, speech.max_lead_frames)
+        script = Script(self._text_timeout_s is not None, terms.max_text_characters)
+        self._talker = Talker(
+            stages, session_id, epoch, speech, script, self._allowance, terms.patience, self, self._leave
+        )
+        self._decoder = Decoder(stages, session_id, epoch, decode, terms.patience, self, self._leave)
+        self._milestone = milestone
         self._events: deque[Event] = deque()  # as many as frames may be made and not taken: bounded by the credit
         self._news = asyncio.Event()
-        self._offsets: deque[tuple[int, int]] = deque()  # (first frame, text offset) of what the codec still has
+        self._offsets: deque[tuple[int, int]] = deque()  # (frames made before, text offset) of what the codec still has
         self._text_offset = 0
-        self._frame_count = 0
-        self._sample_count = 0
-        self._text_token_count = 0
+        self._passed_on = 0  # frames
         self._seed: int | None = None
         self._codec_has_started = False
-        self._talker_end: stream_pb2.Ended | None = None
         self._is_over = False
+        self._task: asyncio.Task[None] | None = None
+        self._leaving: list[StageStream[Any, Any]] = []
 
     # What the caller does.
 
     def feed(self, text: str) -> None:
-        """More text. `Overloaded` when the talker does not take it."""
+        """More text."""
         if not self._is_over:
-            self._line.talker.check_room()
-            self._tell_talker(text=tts_lm_pb2.TextDelta(text=text))
+            self._talker.feed(text)
+
+    def boundary(self) -> None:
+        """What was said so far is a whole: speak it to its end, and what follows as the next."""
+        if not self._is_over:
+            self._talker.close_segment()
 
     def flush(self) -> None:
         """The text is complete."""
         if not self._is_over:
-            self._tell_talker(flush=stream_pb2.Flush())
+            self._talker.flush()
 
     def credit(self, frames: int) -> None:
         """The caller allows so many frames more."""
         if frames < 1:
             raise InvalidRequest(f"credit.frames must be at least 1, not {frames}.", field="credit.frames")
-        self._send_credit(self._allowance.credit(frames))
+        if not self._is_over:
+            self._talker.credit(self._allowance.credit(frames))
 
     def cancel(self) -> None:
         """Stop both stages; the end is told now, with what was made so far, and nothing after it."""
+        if self._is_over:
+            return
+        self._events.clear()
         self._finish(FinishReason.CANCELLED)
+        self._talker.hang_up()
+        self._decoder.hang_up()
+        if self._task is not None:
+            self._task.cancel()
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         while True:
@@ -136,104 +155,88 @@ class SpeechUtterance:
             yield event
             if isinstance(event, SpeechEnded):
                 return
-            if isinstance(event, Sound):
-                self._send_credit(self._allowance.taken(event.chunk.frame_count))
+            if isinstance(event, Sound) and not self._is_over:
+                self._talker.credit(self._allowance.taken(event.chunk.frame_count))
 
-    # What the stages answer.
+    # What happens.
 
-    def hear_talker(self, response: tts_lm_pb2.GenerateResponse) -> None:
-        """One answer of the talker about this utterance."""
-        payload = response.WhichOneof("payload")
+    async def run(self) -> None:
+        """Carry it through both stages. Never raises what went wrong: the last event says it."""
         if self._is_over:
             return
-        if payload == "started":
-            self._seed = response.started.seed
-            self._start_when_both_have()
-        elif payload == "frames":
-            self._pass_on(response.frames)
-        elif payload == "ended":
-            self._text_token_count = response.ended.text_token_count
-            self._talker_end = response.ended
-            if self._seed is None:
-                self._finish_as_talker()
-            else:
-                self._tell_codec(flush=stream_pb2.Flush())
+        self._task = asyncio.current_task()
+        try:
+            async with asyncio.TaskGroup() as group:
+                late = group.create_task(self._close_when_late())
+                decoding = group.create_task(self._decoder.run())
+                talked = await self._talker.run()
+                late.cancel()
+                self._decoder.flush()
+                await decoding
+                self._finish(talked.reason)
+                for stream in self._leaving:
+                    group.create_task(stream.leave())
+        except* MeshError as lost:
+            error = cause_of(lost)
+            assert isinstance(error, MeshError)
+            self._finish(FinishReason.FAILED, error)
 
-    def hear_codec(self, response: codec_pb2.DecodeResponse) -> None:
-        """One answer of the codec about this utterance."""
-        payload = response.WhichOneof("payload")
-        if self._is_over:
-            return
-        if payload == "started":
-            self._codec_has_started = True
-            self._start_when_both_have()
-        elif payload == "audio":
-            self._sound(response.audio)
-        elif payload == "ended" and self._talker_end is not None and not response.ended.HasField("error"):
-            self._finish_as_talker(response.ended)
-        elif payload == "ended":
-            self._finish(FinishReason.FAILED, error_of(response.ended.error))
+    async def _close_when_late(self) -> None:
+        if self._text_timeout_s is not None:
+            await self._talker.close_when_late(self._text_timeout_s)
 
-    def lost(self, error: MeshError) -> None:
-        """A stage is gone."""
-        self._finish(FinishReason.FAILED, error)
+    def _leave(self, stream: StageStream[Any, Any]) -> None:
+        self._leaving.append(stream)
+
+    def talker_started(self, seed: int) -> None:
+        """tts_lm has a slot for it."""
+        self._seed = seed
+        self._start_when_both_have()
+
+    def codec_started(self) -> None:
+        """codec has one too."""
+        self._codec_has_started = True
+        self._start_when_both_have()
+
+    def frames(self, codes: array[int], frame_count: int, text_offset: int) -> None:
+        """The talker made frames."""
+        if self._passed_on == 0:
+            self._milestone(Milestone.TTS_FIRST_FRAME)
+        self._offsets.append((self._passed_on, text_offset))
+        self._passed_on += frame_count
+        self._decoder.frames(codes, frame_count)
+
+    def sound(self, chunk: codec_pb2.AudioChunk) -> None:
+        """The codec made sound."""
+        while self._offsets and self._offsets[0][0] < chunk.first_frame_index + chunk.frame_count:
+            self._text_offset = max(self._text_offset, self._offsets.popleft()[1])
+        self._emit(Sound(chunk, self._text_offset))
 
     def _start_when_both_have(self) -> None:
         if self._seed is not None and self._codec_has_started:
             self._emit(Started(self._seed))
 
-    def _pass_on(self, frames: tts_lm_pb2.Frames) -> None:
-        self._allowance.made(frames.frame_count)
-        self._frame_count += frames.frame_count
-        self._text_token_count = frames.text_token_count
-        self._offsets.append((frames.first_frame_index, frames.text_offset))
-        index, number = frames.first_frame_index, frames.frame_count
-        self._tell_codec(frames=codec_pb2.CodecFrames(first_frame_index=index, frame_count=number, codes=frames.codes))
-
-    def _sound(self, chunk: codec_pb2.AudioChunk) -> None:
-        self._sample_count += chunk.sample_count
-        while self._offsets and self._offsets[0][0] < chunk.first_frame_index + chunk.frame_count:
-            self._text_offset = max(self._text_offset, self._offsets.popleft()[1])
-        self._emit(Sound(chunk, self._text_offset))
-
-    def _finish_as_talker(self, codec_end: stream_pb2.Ended | None = None) -> None:
-        """Both have ended, or the talker before it began: the talker's word is the one that counts."""
-        end = self._talker_end
-        assert end is not None
-        compute_s = end.compute_time.ToNanoseconds() / 1e9
-        if codec_end is not None:
-            compute_s += codec_end.compute_time.ToNanoseconds() / 1e9
-        error = error_of(end.error) if end.HasField("error") else None
-        self._finish(FinishReason(end.reason), error, compute_s)
-
-    def _finish(self, reason: FinishReason, error: MeshError | None = None, compute_s: float = 0.0) -> None:
+    def _finish(self, reason: FinishReason, error: MeshError | None = None) -> None:
         if self._is_over:
             return
         self._is_over = True
-        end = End(reason, error, self._text_token_count, self._frame_count, self._sample_count, compute_s)
-        if reason is FinishReason.CANCELLED:
-            self._events.clear()
-        self._emit(SpeechEnded(end))
-        self._line.finished(self, both_ended=reason not in (FinishReason.CANCELLED, FinishReason.FAILED))
+        talked = self._talker.talked
+        compute_s = talked.compute_s + self._decoder.compute_s
+        self._emit(
+            SpeechEnded(
+                End(reason, error, talked.text_token_count, talked.frame_count, self._decoder.sample_count, compute_s)
+            )
+        )
 
     def _emit(self, event: Event) -> None:
         self._events.append(event)
         self._news.set()
 
-    def _send_credit(self, frames: int) -> None:
-        if frames and not self._is_over:
-            self._tell_talker(credit=stream_pb2.Credit(frames=frames))
 
-    def _tell_talker(
-        self,
-        *,
-        text: tts_lm_pb2.TextDelta | None = None,
-        flush: stream_pb2.Flush | None = None,
-        credit: stream_pb2.Credit | None = None,
-    ) -> None:
-        self._line.talker.send(tts_lm_pb2.GenerateRequest(epoch=self.epoch, text=text, flush=flush, credit=credit))
-
-    def _tell_codec(
-        self, *, frames: codec_pb2.CodecFrames | None = None, flush: stream_pb2.Flush | None = None
-    ) -> None:
-        self._line.codec.send(codec_pb2.DecodeRequest(epoch=self.epoch, frames=frames, flush=flush))
+def _text_timeout_s(speech: tts_lm_pb2.GenerateStart) -> float | None:
+    if not speech.HasField("text_timeout"):
+        return None
+    text_timeout_s = speech.text_timeout.ToNanoseconds() / 1e9
+    if text_timeout_s <= 0:
+        raise InvalidRequest("text_timeout is a time to wait and must be positive.", field="text_timeout")
+    return text_timeout_s

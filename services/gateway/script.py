@@ -1,0 +1,105 @@
+"""The text of one utterance as the talker is told it: kept, so that another replica can be told the same, and cut into
+segments where its source is too slow for one. Pure: no clock, no stream.
+
+    feed ──▶ held back: a word that may go on ──▶ the last segment ──▶ (told at once when it is the one being spoken)
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from common.errors import InvalidRequest
+
+# Scripts written without spaces: a cut after any of their characters is a cut between words, as far as anyone can tell.
+_UNSPACED = (
+    (0x0E00, 0x0EFF),
+    (0x1000, 0x109F),
+    (0x1780, 0x17FF),
+    (0x2E80, 0xA4CF),
+    (0xF900, 0xFAFF),
+    (0x20000, 0x3FFFF),
+)
+_INSIDE_WORDS = "'’-_"
+
+
+def whole_words(text: str) -> int:
+    """How many characters of a text can be spoken without cutting a word that may go on behind it."""
+    end = len(text)
+    while end and (text[end - 1].isalnum() or text[end - 1] in _INSIDE_WORDS) and not _is_unspaced(text[end - 1]):
+        end -= 1
+    return end
+
+
+def _is_unspaced(character: str) -> bool:
+    return any(first <= ord(character) <= last for first, last in _UNSPACED)
+
+
+class Segment:
+    """Text that the talker speaks as one utterance of its own."""
+
+    def __init__(self, first_character: int) -> None:
+        self.first_character = first_character
+        self.text = ""
+        self.is_closed = False
+
+    @property
+    def is_blank(self) -> bool:
+        return not self.text.strip()
+
+
+class Script:
+    """All that an utterance has been told. With `by_words`, words are held back until they are whole, so that it can be
+    closed between them at any time."""
+
+    def __init__(self, by_words: bool, max_characters: int) -> None:
+        self._by_words = by_words
+        self._max_characters = max_characters
+        self._held = ""
+        self.segments = deque([Segment(0)])
+        self.is_flushed = False
+
+    @property
+    def spoken(self) -> Segment:
+        """The one that the talker speaks now."""
+        return self.segments[0]
+
+    @property
+    def has_more(self) -> bool:
+        """Whether a segment with something to say waits behind it."""
+        return len(self.segments) > 1 and not self.segments[1].is_blank
+
+    def feed(self, text: str) -> str:
+        """More text; returns what of it the talker is to be told now. `InvalidRequest` when it is too long."""
+        if len(self.segments[-1].text) + len(self._held) + len(text) > self._max_characters:
+            sentence = f"An utterance holds at most {self._max_characters} characters; speak it as several."
+            raise InvalidRequest(sentence, reason="TOO_LARGE", max_characters=str(self._max_characters))
+        text = self._held + text
+        cut = whole_words(text) if self._by_words else len(text)
+        self._held = text[cut:]
+        return self._add(text[:cut])
+
+    def close(self) -> bool:
+        """What was said so far shall be spoken to its end without waiting for more; False when that is nothing."""
+        last = self.segments[-1]
+        if last.is_closed or last.is_blank:
+            return False
+        last.is_closed = True
+        self.segments.append(Segment(last.first_character + len(last.text)))
+        return last is self.spoken
+
+    def flush(self) -> str:
+        """There is no more text; returns what the talker is to be told before its own flush."""
+        self.is_flushed = True
+        rest, self._held = self._held, ""
+        told = self._add(rest)
+        self.segments[-1].is_closed = True
+        return told
+
+    def advance(self) -> Segment:
+        """The one that was spoken is over; returns the next."""
+        self.segments.popleft()
+        return self.spoken
+
+    def _add(self, text: str) -> str:
+        self.segments[-1].text += text
+        return text if len(self.segments) == 1 else ""
