@@ -33,6 +33,8 @@ class OpenAIOptions:
     api_key: str = "none"
     hears_audio: bool = True
     calls_tools: bool = True
+    priorities: bool = False
+    """Whether the server takes `priority` (vLLM with `--scheduling-policy priority`)."""
     continues: Literal["vllm", "ask"] = "vllm"
     connect_timeout_s: float = 5.0
     read_timeout_s: float = 60.0
