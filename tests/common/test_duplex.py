@@ -194,6 +194,28 @@ def test_what_waits_unread_when_stop_comes_is_not_delivered_later():
     assert len(caller.heard) < 6
 
 
+class Deaf(ToneTtsLm):
+    """A talker that breaks its promise: it goes on for a while after `cancel`."""
+
+    def submit(self, request: Any) -> Any:
+        utterance = super().submit(request)
+        cancel = utterance.cancel
+        utterance.cancel = lambda: asyncio.get_running_loop().call_later(0.05, cancel)  # type: ignore[method-assign]
+        return utterance
+
+
+def test_what_an_engine_still_says_after_stop_is_not_passed_on():
+    async def scenario(caller: Caller) -> None:
+        caller.say(start(), text("abcdefgh"), flush())
+        await asyncio.sleep(0.035)
+        caller.say(stop())
+        caller.close()
+
+    caller, _ = after(scenario, Deaf(step_s=0.01))
+    assert caller.payloads == ["started", "frames", "frames", "frames", "ended"]
+    assert caller.ends == [(0, 0, FinishReason.CANCELLED)]
+
+
 def test_a_slow_reader_stops_the_engine_and_loses_nothing():
     async def scenario(caller: Caller) -> None:
         caller.reading.clear()

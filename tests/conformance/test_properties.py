@@ -18,7 +18,7 @@ from tests.conformance.dialects import DIALECTS, Dialect
 from tests.conformance.house import House, house
 from tests.guarantees import History, check
 
-EXAMPLES = 60
+EXAMPLES = 150
 
 marks = st.fixed_dictionaries(
     {},
