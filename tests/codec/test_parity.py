@@ -62,7 +62,7 @@ def stored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     shutil.rmtree(directory)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_undivided_decode_equals_the_reference(stored: Stored, dtype: str) -> None:
     decoder = load_decoder(stored.config, device=CPU, dtype=getattr(torch, dtype))
