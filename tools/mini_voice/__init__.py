@@ -1,0 +1,1 @@
+"""The pipeline that makes the mini voice from nothing but a formant synthesiser; one folder, one command, resumable."""

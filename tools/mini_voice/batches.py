@@ -1,0 +1,118 @@
+"""Corpus → batches of rows: which utterances, how long, in which layout, and how the past is blurred.
+
+The past codes are damaged at random in what the talker reads, never in what it must say: a talker that can live on
+the last frame alone never learns to read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from tools.mini_voice import vocabulary
+from tools.mini_voice.corpus import Corpus
+from tools.mini_voice.dimensions import CODEBOOK_SIZE
+from tools.mini_voice.rows import NOTHING, Rows, SpecialIds, build
+
+
+@dataclass(frozen=True)
+class Batch:
+    """All [B, T] but codes and true_codes [B, T, …] and phones [B, T, 2]; padding is NOTHING, text padding 0."""
+
+    text: Tensor
+    codec: Tensor
+    codes: Tensor
+    label: Tensor
+    target: Tensor
+    said: Tensor  # [B, T, used books]: the frame that the row predicts, NOTHING where none
+    phones: Tensor
+
+    def to(self, device: str) -> Batch:
+        return Batch(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
+
+
+class Batcher:
+    """Draws batches of about `row_budget` rows from utterances of similar length."""
+
+    def __init__(self, corpus: Corpus, tokenizer: Tokenizer, seed: int) -> None:
+        self._corpus = corpus
+        self._random = np.random.default_rng(seed)
+        self.ids = special_ids(tokenizer)
+        self._tokens = [vocabulary.encode(tokenizer, text) for text in corpus.texts]
+        self._frames = np.diff(corpus.offsets)
+        self.tokens_per_second = sum(len(t) for t, _ in self._tokens) / (len(corpus.codes) * 0.08)
+        order = np.argsort(self._frames, kind="stable")
+        self._order, self._sorted = order, self._frames[order]
+
+    def draw(self, row_budget: int, frame_limit: int, damage: float, whole_share: float) -> Batch:
+        """Utterances of at most `frame_limit` frames, all about as long as one drawn at random by its frames."""
+        last = max(1, int(np.searchsorted(self._sorted, frame_limit, side="right")))
+        weights = self._sorted[:last].cumsum()
+        centre = int(np.searchsorted(weights, self._random.random() * weights[-1]))
+        whole = bool(self._random.random() < whole_share)
+        longest = int(self._sorted[centre]) + 12 + (int(self._sorted[centre]) if whole else 0)
+        count = max(1, row_budget // longest)
+        spread = max(count, last // 50)
+        low = max(0, min(centre - spread // 2, last - spread))
+        chosen = self._random.choice(np.arange(low, min(low + spread, last)), min(count, last), replace=spread < count)
+        return self._collate([int(self._order[i]) for i in chosen], damage, whole)
+
+    def _collate(self, utterances: list[int], damage: float, whole: bool) -> Batch:
+        auto = bool(self._random.random() < 0.15)
+        made = [self._rows(u, whole, auto) for u in utterances]
+        length = max(len(rows) for rows in made)
+        corpus, count = self._corpus, len(made)
+        books = corpus.codes.shape[1]
+        columns = {name: _filled((count, length)) for name in ("codec", "label", "target")}
+        text = np.zeros((count, length), np.int64)
+        codes, said, phones = (
+            _filled((count, length, books - 1)),
+            _filled((count, length, books)),
+            _filled((count, length, 2)),
+        )
+        for i, (rows, utterance) in enumerate(zip(made, utterances, strict=True)):
+            size = len(rows)
+            text[i, :size], codes[i, :size] = rows.text, rows.codes
+            for name, column in columns.items():
+                column[i, :size] = getattr(rows, name)
+            frames = slice(corpus.offsets[utterance], corpus.offsets[utterance + 1])
+            predicting = slice(size - 1 - int(self._frames[utterance]), size - 1)
+            said[i, predicting], phones[i, predicting] = corpus.codes[frames], corpus.phones[frames]
+        self._damage(columns["codec"], codes, damage)
+        tensors = {name: torch.from_numpy(array) for name, array in columns.items()}
+        return Batch(
+            text=torch.from_numpy(text),
+            codes=torch.from_numpy(codes),
+            said=torch.from_numpy(said),
+            phones=torch.from_numpy(phones),
+            **tensors,
+        )
+
+    def _rows(self, utterance: int, whole: bool, auto: bool) -> Rows:
+        corpus, (tokens, starts) = self._corpus, self._tokens[utterance]
+        frames = slice(corpus.offsets[utterance], corpus.offsets[utterance + 1])
+        spoken = vocabulary.token_at(starts, corpus.chars[frames].astype(np.int64), len(corpus.texts[utterance]))
+        codes = corpus.codes[frames].astype(np.int64)
+        voice = int(corpus.voices[utterance])
+        return build(self.ids, tokens, codes, spoken, voice, whole=whole, auto_language=auto)
+
+    def _damage(self, codec: npt.NDArray[np.int64], codes: npt.NDArray[np.int64], share: float) -> None:
+        """Replace that share of past code 0 by any other, and twice that share of each residual code."""
+        hit = (codes[..., 0] >= 0) & (self._random.random(codec.shape) < share)
+        codec[hit] = self._random.integers(CODEBOOK_SIZE, size=int(hit.sum()))
+        hits = (codes >= 0) & (self._random.random(codes.shape) < 2 * share)
+        codes[hits] = self._random.integers(CODEBOOK_SIZE, size=int(hits.sum()))
+
+
+def special_ids(tokenizer: Tokenizer) -> SpecialIds:
+    """Ids of the layout, the role's from the tokenizer."""
+    return SpecialIds.of(tokenizer.encode("assistant\n", add_special_tokens=False).ids)
+
+
+def _filled(shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    return np.full(shape, NOTHING, np.int64)

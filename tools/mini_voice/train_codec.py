@@ -1,0 +1,141 @@
+"""Stage 3: the decoder learns codes → sound. Resumable at any time; the same code on CPU and GPU, in float32.
+
+Multi-resolution spectral loss (log magnitude and spectral convergence). Later codebooks are dropped at random, so that
+one decoder serves however many of them the talker gets right.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tools.mini_voice.codec_net import CodecDecoder
+from tools.mini_voice.dimensions import USED_CODEBOOKS, model_and_codec_config
+
+FRAME_SAMPLES = 1920
+_WINDOWS = (256, 512, 1024, 2048)
+_LAST_BOOK_DROP = 0.3
+
+
+@dataclass(frozen=True)
+class CodecPlan:
+    """How long and in what bites; `seconds` bounds this run, `steps` the whole training."""
+
+    steps: int = 20000
+    seconds: float = 1e9
+    batch: int = 6
+    frames: int = 14
+    learning_rate: float = 1e-3
+    save_every_s: float = 120.0
+    device: str = "cpu"
+
+
+def train(work: Path, codes: Tensor, samples: Tensor, offsets: Tensor, entries: Tensor, plan: CodecPlan) -> None:
+    """codes [F, 16], samples [F·1920] int16, offsets [U + 1], entries [16, 512, D] as the decoder sees them."""
+    path = work / "codec.pt"
+    torch.manual_seed(int(time.time()) if path.exists() else 0)
+    net = build().to(plan.device)
+    optimiser = torch.optim.AdamW(net.parameters(), plan.learning_rate, betas=(0.8, 0.99), weight_decay=0.01)
+    step = _resume(path, net, optimiser, plan.device)
+    starts = _starts(offsets, plan.frames)
+    codes, entries, samples = codes.to(plan.device), entries.to(plan.device), samples.to(plan.device)
+    sound = samples.view(-1, FRAME_SAMPLES)
+    begun = saved = time.monotonic()
+    losses: list[float] = []
+    while step < plan.steps and time.monotonic() - begun < plan.seconds:
+        for group in optimiser.param_groups:
+            group["lr"] = plan.learning_rate * min(1.0, (step + 1) / 100) * _decay(step / plan.steps)
+        rows = starts[torch.randint(len(starts), (plan.batch,))][:, None] + torch.arange(plan.frames)
+        rows = rows.to(plan.device)
+        target = sound[rows].flatten(1).to(torch.float32) / 32768
+        loss = spectral_loss(net(latent(codes[rows], entries, dropped=True)), target)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimiser.step()
+        step += 1
+        losses.append(loss.item())
+        if step % 50 == 0:
+            speed = 50 / (time.monotonic() - begun) if step <= 50 else len(losses) / (time.monotonic() - begun)
+            print(f"codec step {step} loss {sum(losses[-50:]) / 50:.4f} steps/s {speed:.2f}", flush=True)
+        if time.monotonic() - saved > plan.save_every_s:
+            save(path, net, optimiser, step)
+            saved = time.monotonic()
+    save(path, net, optimiser, step)
+
+
+def build() -> CodecDecoder:
+    """A fresh decoder at mini's dimensions."""
+    _, config = model_and_codec_config()
+    return CodecDecoder(config["decoder_config"])
+
+
+def latent(codes: Tensor, entries: Tensor, *, dropped: bool = False) -> Tensor:
+    """codes [B, T, 16] → z [B, codebook_dim, T]; `dropped` leaves out the last books of some rows.
+
+    The two branches of the layout share one projection, [identity; zeros], so the second half of z is empty.
+    """
+    books = torch.stack([entries[book, codes[..., book]] for book in range(USED_CODEBOOKS)])  # [K, B, T, D]
+    if dropped:
+        kept = torch.full((codes.shape[0],), USED_CODEBOOKS)
+        chosen = torch.rand(codes.shape[0]) < _LAST_BOOK_DROP
+        kept[chosen] = torch.randint(2, USED_CODEBOOKS, (int(chosen.sum()),))
+        mask = torch.arange(USED_CODEBOOKS)[:, None] < kept
+        books = books * mask[:, :, None, None].to(books)
+    z = books.sum(0)
+    return F.pad(z, (0, z.shape[-1])).transpose(1, 2)
+
+
+def spectral_loss(made: Tensor, target: Tensor) -> Tensor:
+    """Mean over four window lengths of spectral convergence and log-magnitude distance."""
+    total = made.new_zeros(())
+    for size in _WINDOWS:
+        a, b = _magnitude(made, size), _magnitude(target, size)
+        total = total + (b - a).norm() / b.norm().clamp(min=1e-3) + (_log(b) - _log(a)).abs().mean()
+    return total / len(_WINDOWS)
+
+
+def save(path: Path, net: torch.nn.Module, optimiser: torch.optim.Optimizer, step: int) -> None:
+    """All of it or nothing."""
+    draft = path.with_suffix(".draft")
+    torch.save({"net": net.state_dict(), "optimiser": optimiser.state_dict(), "step": step}, draft)
+    draft.rename(path)
+
+
+def _resume(path: Path, net: torch.nn.Module, optimiser: torch.optim.Optimizer, device: str) -> int:
+    if not path.exists():
+        return 0
+    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    net.load_state_dict(state["net"])
+    optimiser.load_state_dict(state["optimiser"])
+    return int(state["step"])
+
+
+def _starts(offsets: Tensor, frames: int) -> Tensor:
+    """Every frame that begins a bite inside one utterance."""
+    inside = [
+        torch.arange(a, b - frames + 1)
+        for a, b in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
+        if b - a >= frames
+    ]
+    return torch.cat(inside)
+
+
+def _decay(part: float) -> float:
+    return 1.0 if part < 0.5 else max(0.05, 2 * (1 - part))
+
+
+def _magnitude(x: Tensor, size: int) -> Tensor:
+    window = torch.hann_window(size, device=x.device)
+    spectrum = torch.stft(x, size, size // 4, window=window, return_complex=True, normalized=True)
+    return (spectrum.real.square() + spectrum.imag.square() + 1e-10).sqrt()
+
+
+def _log(x: Tensor) -> Tensor:
+    return x.clamp(min=1e-4).log()

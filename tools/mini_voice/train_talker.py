@@ -1,0 +1,168 @@
+"""Stage 4: talker and code predictor learn text → codes. Resumable at any time; the same code on CPU and GPU.
+
+Beside what it must say, training tells it what the synthesiser knows: which token is being spoken (two heads in two
+layers are asked to look there) and which phonemes (read from a middle layer). Short utterances come first.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from tools.mini_voice.batches import Batch, Batcher
+from tools.mini_voice.corpus import Corpus
+from tools.mini_voice.dimensions import model_and_codec_config
+from tools.mini_voice.muon import Muon
+from tools.mini_voice.talker_net import MiniTalker
+
+
+@dataclass(frozen=True)
+class TalkerPlan:
+    """`seconds` bounds this run, `steps` the whole training; `rows` is the batch in rows, padding included."""
+
+    steps: int = 6000
+    seconds: float = 1e9
+    rows: int = 3000
+    matrix_rate: float = 3e-3
+    other_rate: float = 3e-3
+    warmup_steps: int = 60
+    short_steps: int = 1500
+    first_limit: int = 34
+    last_limit: int = 500
+    damage: float = 0.1
+    whole_share: float = 0.25
+    residual_share: float = 0.3
+    guide_weight: float = 0.3
+    phone_weight: float = 0.3
+    save_every_s: float = 120.0
+    device: str = "cpu"
+    bfloat16: bool = False
+
+
+def train(work: Path, corpus: Corpus, tokenizer: Tokenizer, plan: TalkerPlan) -> None:
+    """Continue from work/talker.pt, or begin."""
+    path = work / "talker.pt"
+    torch.manual_seed(0)
+    torch.set_float32_matmul_precision("high")
+    net = build(len(corpus.phone_names)).to(plan.device)
+    optimisers = _optimisers(net, plan)
+    step = _resume(path, net, optimisers, plan.device)
+    batcher = Batcher(corpus, tokenizer, seed=step)
+    print(
+        f"talker: {sum(p.numel() for p in net.parameters())} parameters, {batcher.tokens_per_second:.2f} tokens/s",
+        flush=True,
+    )
+    begun = saved = time.monotonic()
+    told: dict[str, float] = {}
+    done = 0
+    while step < plan.steps and time.monotonic() - begun < plan.seconds:
+        _set_rates(optimisers, plan, step)
+        limit = round(plan.first_limit + (plan.last_limit - plan.first_limit) * min(1.0, step / plan.short_steps) ** 2)
+        batch = batcher.draw(plan.rows, limit, plan.damage, plan.whole_share).to(plan.device)
+        with torch.autocast(plan.device, torch.bfloat16, enabled=plan.bfloat16):
+            losses = losses_of(net, batch, plan)
+        total = (
+            losses["code0"]
+            + losses["residual"]
+            + plan.guide_weight * losses["guide"]
+            + plan.phone_weight * losses["phone"]
+        )
+        total.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        for optimiser in optimisers:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        step, done = step + 1, done + 1
+        if step % 10 == 0:
+            told = {name: 0.9 * told.get(name, value.item()) + 0.1 * value.item() for name, value in losses.items()}
+        if step % 50 == 0:
+            line = " ".join(f"{name} {value:.3f}" for name, value in told.items())
+            print(f"talker step {step} limit {limit} {line} s/step {(time.monotonic() - begun) / done:.2f}", flush=True)
+        if time.monotonic() - saved > plan.save_every_s:
+            _save(path, net, optimisers, step)
+            saved = time.monotonic()
+    _save(path, net, optimisers, step)
+
+
+def build(phone_count: int) -> MiniTalker:
+    """A fresh talker at mini's dimensions."""
+    model, _ = model_and_codec_config()
+    return MiniTalker(model, phone_count)
+
+
+def losses_of(net: MiniTalker, batch: Batch, plan: TalkerPlan) -> dict[str, Tensor]:
+    """Cross entropies in nats: code 0 with the end of speech, residual codes on some frames, and the hints."""
+    heard = net(net.rows(batch.text, batch.codec, batch.codes), guided=True)
+    speaking = batch.label >= 0
+    code0 = F.cross_entropy(net.talker.codec_head(heard.hidden[speaking]).float(), batch.label[speaking])
+    framed = batch.said[..., 0] >= 0
+    phones = net.phone_reader(heard.middle[framed]).float().unflatten(-1, (2, -1)).transpose(1, 2)
+    hidden, said = heard.hidden[framed], batch.said[framed]
+    chosen = torch.rand(len(said), device=said.device) < plan.residual_share
+    logits = net.residual_logits(hidden[chosen], said[chosen])
+    by_book = [F.cross_entropy(rows.float(), said[chosen, book + 1]) for book, rows in enumerate(logits)]
+    return {
+        "code0": code0,
+        "residual": torch.stack(by_book).mean(),
+        "guide": guide_loss(heard.looks, batch.target),
+        "phone": F.cross_entropy(phones, batch.phones[framed]),
+        "pitch": by_book[0].detach(),
+        "envelope": by_book[1].detach(),
+        "last": by_book[-1].detach(),
+    }
+
+
+def guide_loss(looks: list[Tensor], target: Tensor) -> Tensor:
+    """How little attention falls on the token spoken and its neighbours (first head) or on the next two (second)."""
+    rows = (target >= 0).nonzero()
+    here = target[rows[:, 0], rows[:, 1]]
+    total = target.new_zeros((), dtype=torch.float32)
+    for look in looks:
+        for head, (low, high) in enumerate(((-1, 1), (1, 2))):
+            logs = look[rows[:, 0], head, rows[:, 1]].float()
+            places = here[:, None] + torch.arange(low, high + 1, device=target.device)
+            inside = places <= rows[:, 1:2]
+            mass = logs.gather(1, places.clamp(max=look.shape[-1] - 1)).masked_fill(~inside, -30.0).logsumexp(1)
+            kept = inside.any(1)
+            total = total - mass[kept].clamp(min=-20.0).mean()
+    return total / (2 * len(looks))
+
+
+def _optimisers(net: MiniTalker, plan: TalkerPlan) -> list[torch.optim.Optimizer]:
+    hidden = [p for n, p in net.named_parameters() if p.dim() == 2 and ".layers." in n]
+    ids = {id(p) for p in hidden}
+    others = [p for p in net.parameters() if id(p) not in ids]
+    adam = torch.optim.AdamW(others, plan.other_rate, betas=(0.9, 0.95), weight_decay=0.01)
+    return [Muon(hidden, plan.matrix_rate), adam]
+
+
+def _set_rates(optimisers: list[torch.optim.Optimizer], plan: TalkerPlan, step: int) -> None:
+    """Warm up, hold, and fall linearly over the second half to a twentieth."""
+    part = min(1.0, (step + 1) / plan.warmup_steps) * min(1.0, max(0.05, 2 * (1 - step / plan.steps)))
+    for optimiser, rate in zip(optimisers, (plan.matrix_rate, plan.other_rate), strict=True):
+        for group in optimiser.param_groups:
+            group["lr"] = rate * part
+
+
+def _save(path: Path, net: MiniTalker, optimisers: list[torch.optim.Optimizer], step: int) -> None:
+    draft = path.with_suffix(".draft")
+    state = {"net": net.state_dict(), "optimisers": [o.state_dict() for o in optimisers], "step": step}
+    torch.save(state, draft)
+    draft.rename(path)
+
+
+def _resume(path: Path, net: MiniTalker, optimisers: list[torch.optim.Optimizer], device: str) -> int:
+    if not path.exists():
+        return 0
+    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    net.load_state_dict(state["net"])
+    for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
+        optimiser.load_state_dict(saved)
+    return int(state["step"])
