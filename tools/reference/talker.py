@@ -23,6 +23,12 @@ ROOT = Path(__file__).parents[2]
 STORE = ROOT / "tests" / "reference" / "tts_lm"
 
 
+def run(python: Path, module: str, *arguments: str) -> None:
+    """A module of this folder inside the reference environment."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    subprocess.run([str(python), "-m", f"tools.reference.{module}", *arguments], check=True, cwd=ROOT, env=environment)
+
+
 def make(python: Path, checkpoint: Checkpoint, work: Path) -> None:
     """One checkpoint's reference file and its provenance."""
     directory = work / checkpoint.name
@@ -30,8 +36,7 @@ def make(python: Path, checkpoint: Checkpoint, work: Path) -> None:
         write_random(directory, checkpoint.like, checkpoint.type, checkpoint.seed, **checkpoint.overrides)  # type: ignore[arg-type]
     out = STORE / f"{checkpoint.name}.npz"
     which = "real" if checkpoint is REAL else "tiny"
-    command = [str(python), "-m", "tools.reference.run_talker", str(directory), which, str(out)]
-    subprocess.run(command, check=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"})
+    run(python, "run_talker", str(directory), which, str(out))
     versions = out.with_suffix(".json")
     provenance = {
         "reference": list(PINNED),
@@ -56,6 +61,8 @@ def main() -> int:
         python = build(arguments.environment)
     STORE.mkdir(parents=True, exist_ok=True)
     chosen = [c for c in (*CHECKPOINTS, *((REAL,) if arguments.real else ())) if arguments.only in (None, c.name)]
+    if arguments.only in (None, "processors"):
+        run(python, "run_processors", str(STORE / "processors.npz"))
     with tempfile.TemporaryDirectory() as work:
         for checkpoint in chosen:
             make(python, checkpoint, Path(work))
