@@ -29,7 +29,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from common.telemetry import names, spans
 from common.telemetry.names import Attribute, SpanName
-from common.telemetry.spans import NoTrace, RpcTrace, TraceParent, Turn, TurnInstruments, Work
+from common.telemetry.spans import NoTrace, RpcTrace, TraceParent, Turn, TurnInstruments, Untold, Work
 from common.telemetry.stage import StageObserver
 
 _CLOSE_S = 2.0
@@ -114,6 +114,8 @@ class Telemetry:
         utterance: int = 0,
     ) -> Work:
         """An utterance or answer begins, caused by what its `TraceContext` says, else by the current call."""
+        if self._silent:
+            return Untold(trace)
         on: dict[str, AnyValue] = {
             Attribute.SESSION_ID.value: session_id,
             Attribute.EPOCH.value: epoch,
@@ -123,6 +125,8 @@ class Telemetry:
 
     def turn(self, trace: TraceParent | None = None, *, session_id: str = "", epoch: int = 0) -> Turn:
         """A turn begins: the root of a trace unless the caller brought one."""
+        if self._silent:
+            return Untold(trace)
         on: dict[str, AnyValue] = {Attribute.SESSION_ID.value: session_id, Attribute.EPOCH.value: epoch}
         parent = spans.extract(trace) or Context()
         return Turn(spans.start(self._tracer, SpanName.TURN, parent, on), self._turn)

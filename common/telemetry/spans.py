@@ -191,6 +191,28 @@ class Turn(Work):
             into.record(max(0.0, self._times_s[last] - self._times_s[first]), on, self._context)
 
 
+class Untold(Turn):
+    """Work of which nothing is told: the context that came goes on as it came."""
+
+    def __init__(self, parent: TraceParent | None) -> None:
+        self._parent = parent or inject()
+
+    def trace_parent(self) -> TraceParent:
+        return self._parent
+
+    def milestone(self, milestone: Milestone, time_s: float | None = None) -> None:
+        pass
+
+    def note(self, attribute: Attribute, value: str | int | float | bool) -> None:
+        pass
+
+    def cut_by(self, other: TraceParent) -> None:
+        pass
+
+    def end(self, reason: str, error_reason: str | None = None) -> None:
+        pass
+
+
 def start(tracer: Tracer, name: SpanName, parent: Context | None, attributes: dict[str, AnyValue]) -> Span:
     """A span under `parent` (None: the current call); a parent from elsewhere is linked with the call that brought
     it."""
