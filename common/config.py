@@ -7,7 +7,6 @@ that means nothing stops the start, wherever it stands, with a sentence. No othe
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import json
 import logging
@@ -19,10 +18,11 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, NoReturn, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import Field, FilePath, SecretBytes, SecretStr, ValidationError, model_validator
+from pydantic import Field, FilePath, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from common.flags import flag_of, parser_of
 from common.telemetry import TelemetrySettings
 
 SERVICES = ("gateway", "brain", "tts_lm", "codec")
@@ -131,13 +131,13 @@ def load(
 
     `flags` None means those of this process; `--help` prints the fields and exits, as argparse does.
     """
-    given = vars(parser_of(config).parse_args(flags))
+    given = vars(parser_of(config, f"python -m services.{config.service}").parse_args(flags))
     path = given.pop("config", None)
     values: dict[str, Any] = {}
     if path is not None:
         values |= _from_file(config, Path(path))
     values |= _from_environment(config, os.environ if environ is None else environ)
-    values |= {name: _text(config.model_fields[name], value, f"--{_flag(name)}") for name, value in given.items()}
+    values |= {name: _text(config.model_fields[name], value, flag_of(name)) for name, value in given.items()}
     try:
         return config(**values)
     except ValidationError as error:
@@ -150,42 +150,6 @@ def load_or_exit(config: type[Config], flags: Sequence[str] | None = None) -> Co
         return load(config, flags)
     except ConfigError as error:
         _exit(str(error))
-
-
-def parser_of(config: type[ServiceConfig]) -> argparse.ArgumentParser:
-    """An argparse parser with one flag per field; values stay text, absent flags leave no trace."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m services.{config.service}",
-        description=(config.__doc__ or "").strip().splitlines()[0],
-        argument_default=argparse.SUPPRESS,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", metavar="FILE", help="YAML or TOML file with a section for each service")
-    add_flags(parser, config)
-    return parser
-
-
-def add_flags(parser: argparse.ArgumentParser | argparse._ArgumentGroup, config: type[ServiceConfig]) -> None:
-    """The flags of every field: `max_slots` becomes `--max-slots`, a switch `--reflection` and `--no-reflection`."""
-    for name, field in config.model_fields.items():
-        if field.annotation is bool:
-            action: Any = argparse.BooleanOptionalAction
-            parser.add_argument(
-                f"--{_flag(name)}", dest=name, action=action, help=_help(field), default=argparse.SUPPRESS
-            )
-        else:
-            metavar = name.rsplit("_", 1)[-1].upper()
-            parser.add_argument(
-                f"--{_flag(name)}", dest=name, metavar=metavar, help=_help(field), default=argparse.SUPPRESS
-            )
-
-
-def _help(field: FieldInfo) -> str:
-    limits = {type(bound).__name__.lower(): bound for bound in field.metadata}
-    low = next((str(getattr(bound, key)) for key, bound in limits.items() if key in ("ge", "gt")), None)
-    high = next((str(getattr(bound, key)) for key, bound in limits.items() if key in ("le", "lt")), None)
-    reach = f", {low or ''} to {high or ''}" if low or high else ""
-    return f"{field.description} (default {field.get_default(call_default_factory=True)}{reach})".replace("%", "%%")
 
 
 def _from_file(config: type[ServiceConfig], path: Path) -> dict[str, Any]:
@@ -257,23 +221,6 @@ def _sentence(error: ValidationError) -> str:
     return "The configuration is wrong: " + "; ".join(parts) + "."
 
 
-def _flag(name: str) -> str:
-    return name.replace("_", "-")
-
-
 def _exit(sentence: str) -> NoReturn:
     print(sentence, file=sys.stderr)
     sys.exit(2)
-
-
-__all__ = [
-    "SERVICES",
-    "Config",
-    "ConfigError",
-    "SecretBytes",
-    "SecretStr",
-    "ServiceConfig",
-    "add_flags",
-    "load",
-    "load_or_exit",
-]

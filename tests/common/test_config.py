@@ -1,10 +1,11 @@
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import pytest
 from pydantic import Field, SecretStr
 
-from common.config import ConfigError, ServiceConfig, load, parser_of
+from common.config import ConfigError, ServiceConfig, load
+from common.flags import parser_of
 
 
 class CodecConfig(ServiceConfig):
@@ -15,6 +16,7 @@ class CodecConfig(ServiceConfig):
     port: Annotated[int, Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 50053
     max_slots: Annotated[int, Field(ge=1, le=4096, description="Utterances decoded at once.")] = 16
     ramp_frames: Annotated[tuple[int, ...], Field(description="Sizes of the first packets.")] = (1, 2, 4)
+    dtype: Annotated[Literal["float32", "bfloat16"], Field(description="Of the weights.")] = "float32"
     token: Annotated[SecretStr, Field(description="What callers show.")] = SecretStr("")
 
 
@@ -151,9 +153,10 @@ def test_tls_files_go_together(tmp_path: Path) -> None:
 
 
 def test_help_says_what_a_field_is_with_its_range_and_default() -> None:
-    shown = " ".join(parser_of(CodecConfig).format_help().split())
+    shown = " ".join(parser_of(CodecConfig, "codec").format_help().split())
     assert "Turns frames into sound." in shown
-    assert "--max-slots SLOTS Utterances decoded at once. (default 16, 1 to 4096)" in shown
+    assert "--max-slots SLOTS Utterances decoded at once. (default 16, at least 1, at most 4096)" in shown
+    assert "--dtype DTYPE Of the weights. (default float32, one of float32, bfloat16)" in shown
     assert "--no-reflection" in shown
 
 
