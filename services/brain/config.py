@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from common.stream_config import StreamConfig
 from services.brain.limits import BrainLimits
+from services.brain.options import BackendOptions, LocalOptions, OfflineOptions, OpenAIOptions
 
 
 class BrainConfig(StreamConfig):
@@ -26,20 +27,69 @@ class BrainConfig(StreamConfig):
             description="What answers: offline, openai:URL, transformers:ID or vllm:ID.",
         ),
     ] = "offline"
-    instructions: Annotated[str, Field(max_length=65536, description="Who the brain is, unless a turn says.")] = (
-        ""
-    )
+    instructions: Annotated[str, Field(max_length=65536, description="Who the brain is, unless a turn says.")] = ""
     slot_count: Annotated[int, Field(ge=1, le=4096, description="Turns answered at once.")] = 8
     reserve_slots: Annotated[int, Field(ge=0, le=4096, description="Of which never for speculative turns.")] = 1
     turn_timeout_s: Annotated[float, Field(gt=0, le=86_400, description="A turn takes at most this long.")] = 600.0
     listen_idle_s: Annotated[float, Field(gt=0, le=3600, description="A person may be silent for so long.")] = 60.0
 
+    offline_tokens_per_s: Annotated[
+        float, Field(ge=0, le=10_000, description="Pace of the offline brain; 0: as fast as can be.")
+    ] = 30.0
+    offline_seed: Annotated[int, Field(ge=0, description="Of the jitter in that pace.")] = 0
+
+    openai_model: Annotated[str, Field(description="Model of that server; empty: the first that it lists.")] = ""
+    openai_api_key: Annotated[SecretStr, Field(description="Its key.")] = SecretStr("none")
+    openai_hears_audio: Annotated[bool, Field(description="Whether that model takes audio.")] = True
+    openai_calls_tools: Annotated[bool, Field(description="Whether it calls tools.")] = True
+    openai_priorities: Annotated[bool, Field(description="Whether that server takes `priority`.")] = False
+    openai_continues: Annotated[
+        Literal["vllm", "ask"],
+        Field(description="How an answer goes on: vLLM option, or asking."),
+    ] = "vllm"
+
+    device: Annotated[str, Field(description="Of transformers and vllm: cpu, cuda or cuda:N.")] = "cpu"
+    dtype: Annotated[Literal["auto", "float32", "bfloat16"], Field(description="Of their weights.")] = "auto"
+    local_files_only: Annotated[bool, Field(description="Never ask the hub for a model.")] = False
+    max_model_tokens: Annotated[
+        int | None, Field(ge=64, description="Longest prompt and answer together; absent: what the model allows.")
+    ] = None
+    gpu_memory_share: Annotated[float, Field(gt=0, le=1, description="Of the GPU's memory, for vllm.")] = 0.85
+    tensor_parallel: Annotated[int, Field(ge=1, le=64, description="GPUs that share one model, for vllm.")] = 1
+
     @property
     def turn_limits(self) -> BrainLimits:
-        """The same for the engine."""
+        """The limits of turns, for the engine."""
         return BrainLimits(
             slot_count=self.slot_count,
             reserve_slots=self.reserve_slots,
             turn_timeout_s=self.turn_timeout_s,
             listen_idle_s=self.listen_idle_s,
+        )
+
+    @property
+    def options(self) -> BackendOptions:
+        """The backend and what it is told."""
+        return BackendOptions(
+            backend=self.backend,
+            offline=OfflineOptions(tokens_per_s=self.offline_tokens_per_s, seed=self.offline_seed),
+            openai=OpenAIOptions(
+                url="",
+                model=self.openai_model,
+                api_key=self.openai_api_key.get_secret_value(),
+                hears_audio=self.openai_hears_audio,
+                calls_tools=self.openai_calls_tools,
+                priorities=self.openai_priorities,
+                continues=self.openai_continues,
+            ),
+            local=LocalOptions(
+                model="",
+                device=self.device,
+                dtype=self.dtype,
+                local_files_only=self.local_files_only,
+                max_model_tokens=self.max_model_tokens,
+                gpu_memory_share=self.gpu_memory_share,
+                tensor_parallel=self.tensor_parallel,
+                slot_count=self.slot_count,
+            ),
         )
