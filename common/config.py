@@ -40,6 +40,8 @@ class ServiceConfig(BaseSettings):
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
     service: ClassVar[str] = ""
+    faces_strangers: ClassVar[bool] = False
+    """Whether callers come from outside the mesh: what shows our insides is then off beyond loopback."""
 
     host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 0
@@ -50,8 +52,14 @@ class ServiceConfig(BaseSettings):
     drain_deadline_s: Annotated[
         float, Field(ge=0, le=3600, description="How long running streams may go on after SIGTERM.")
     ] = 30.0
-    reflection: Annotated[bool, Field(description="Answer gRPC reflection, so that grpcurl needs no protos.")] = True
-    channelz: Annotated[bool, Field(description="Answer channelz, so that connections can be inspected.")] = True
+    reflection: Annotated[
+        bool | None,
+        Field(description="Answer gRPC reflection; absent: yes, but not to strangers beyond this machine."),
+    ] = None
+    channelz: Annotated[
+        bool | None,
+        Field(description="Answer channelz; absent: yes, but not to strangers beyond this machine."),
+    ] = None
     tls_certificate_file: Annotated[
         FilePath | None, Field(description="PEM chain of this server; with it the port speaks TLS.")
     ] = None
@@ -102,6 +110,22 @@ class ServiceConfig(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Only what `load` merged: the order of the sources is ours, and visible there."""
         return (init_settings,)
+
+    @property
+    def answers_reflection(self) -> bool:
+        """Whether reflection is served."""
+        return self._shows_insides if self.reflection is None else self.reflection
+
+    @property
+    def answers_channelz(self) -> bool:
+        """Whether channelz is served."""
+        return self._shows_insides if self.channelz is None else self.channelz
+
+    @property
+    def _shows_insides(self) -> bool:
+        return (
+            not self.faces_strangers or self.host == "localhost" or self.host.startswith("127.") or self.host == "::1"
+        )
 
     @property
     def telemetry(self) -> TelemetrySettings:

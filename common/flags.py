@@ -36,7 +36,7 @@ def parser_of(config: type[BaseModel], program: str) -> argparse.ArgumentParser:
 def add_flags(parser: argparse.ArgumentParser | argparse._ArgumentGroup, config: type[BaseModel]) -> None:
     """The flags of every field: `max_slots` becomes `--max-slots`, a switch `--reflection` and `--no-reflection`."""
     for name, field in config.model_fields.items():
-        if field.annotation is bool:
+        if field.annotation in (bool, bool | None):
             action: Any = argparse.BooleanOptionalAction
             parser.add_argument(flag_of(name), dest=name, action=action, help=_help(field), default=argparse.SUPPRESS)
         else:

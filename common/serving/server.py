@@ -99,10 +99,10 @@ class Server:
         for name in self._names:
             await self._health.set(name, _NOT_SERVING)
         infrastructure = [health_pb2.DESCRIPTOR.services_by_name["Health"].full_name]
-        if self.config.channelz:
+        if self.config.answers_channelz:
             channelz.add_channelz_servicer(self._server)
             infrastructure.append("grpc.channelz.v1.Channelz")
-        if self.config.reflection:
+        if self.config.answers_reflection:
             reflection.enable_server_reflection((*self._names, *infrastructure, reflection.SERVICE_NAME), self._server)
         self._port = self._listen()
         await self._server.start()

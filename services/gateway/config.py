@@ -22,6 +22,7 @@ class GatewayConfig(StreamConfig):
     """gateway: what users call; it joins the stages."""
 
     service: ClassVar[str] = "gateway"
+    faces_strangers: ClassVar[bool] = True
 
     port: Annotated[int, Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 50050
     tts_lm_address: Annotated[

@@ -168,6 +168,25 @@ def test_metrics_stand_beside_the_port(port: int, flags: tuple[str, ...], expect
     assert loaded("--port", str(port), "--no-metrics").telemetry.metrics_port is None
 
 
+class PublicConfig(CodecConfig):
+    faces_strangers: ClassVar[bool] = True
+
+
+@pytest.mark.parametrize(
+    ("config", "answers"),
+    [
+        (CodecConfig(host="0.0.0.0"), True),
+        (PublicConfig(host="127.0.0.1"), True),
+        (PublicConfig(host="::1"), True),
+        (PublicConfig(host="0.0.0.0"), False),
+        (PublicConfig(host="0.0.0.0", reflection=True, channelz=True), True),
+        (CodecConfig(reflection=False, channelz=False), False),
+    ],
+)
+def test_strangers_see_no_insides_unless_it_is_configured(config: ServiceConfig, answers: bool) -> None:
+    assert (config.answers_reflection, config.answers_channelz) == (answers, answers)
+
+
 def test_every_common_field_says_what_it_is() -> None:
     for name, field in ServiceConfig.model_fields.items():
         assert field.description, name
