@@ -1,4 +1,6 @@
-"""Sampling: the same distribution as the reference's processors, and draws that are a function of (seed, frame, codebook)."""
+"""Sampling: the same distribution as the reference's processors, and draws that are a function of (seed, frame,
+codebook).
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,10 @@ def test_uniforms_are_spread_evenly() -> None:
 
 def rows(count: int, temperature: float, top_k: int, top_p: float, greedy: bool = False) -> RowSampling:
     return RowSampling(
-        torch.full((count,), greedy), torch.full((count,), temperature), torch.full((count,), top_k), torch.full((count,), top_p)
+        torch.full((count,), greedy),
+        torch.full((count,), temperature),
+        torch.full((count,), top_k),
+        torch.full((count,), top_p),
     )
 
 

@@ -1,0 +1,54 @@
+"""A tiny random checkpoint, and the talker over it as a client meets it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.checkpoint.random import write_random
+from services.tts_lm.engine import EngineOptions, TalkerEngine
+from services.tts_lm.load import create_engine
+from tests.tts_lm.wire import Client, client
+
+Opened = Callable[..., AbstractAsyncContextManager[Client]]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_random(tmp_path_factory.mktemp("tiny"), "tiny", "custom_voice", 0)
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_random(tmp_path_factory.mktemp("tiny-base"), "tiny", "base", 7)
+
+
+@asynccontextmanager
+async def running(model: Path, **options: Any) -> AsyncIterator[TalkerEngine]:
+    engine = create_engine(EngineOptions(str(model), **{"slot_count": 2, "kv_positions": 4096} | options))
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+@asynccontextmanager
+async def serve(model: Path, **options: Any) -> AsyncIterator[Client]:
+    """The real service over a real engine on that checkpoint."""
+    engine = create_engine(EngineOptions(str(model), **{"slot_count": 2, "kv_positions": 4096} | options))
+    try:
+        async with client(engine) as one:
+            yield one
+    finally:
+        await engine.close()
+
+
+@pytest.fixture
+async def talker(tiny: Path) -> AsyncIterator[Client]:
+    async with serve(tiny) as one:
+        yield one
