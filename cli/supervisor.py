@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import signal
 import sys
@@ -26,6 +27,7 @@ from dataclasses import dataclass, field
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
 STABLE_AFTER_S = 60.0
+SAME_SIGNAL_S = 0.5
 _LINE_LIMIT_BYTES = 1 << 20
 
 
@@ -181,15 +183,23 @@ async def _drain_on_signal(
 
 
 class _Signals:
-    """SIGTERM and SIGINT: the first asks, the second insists."""
+    """SIGTERM and SIGINT: the first asks, a second one after it insists.
+
+    One end may arrive twice at once, to the process and to its group (`timeout` does that): that is one signal."""
 
     def __init__(self) -> None:
+        self._first_at = math.inf
         self.first, self._second = asyncio.Event(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._arrived)
 
     def _arrived(self) -> None:
-        (self._second if self.first.is_set() else self.first).set()
+        now = asyncio.get_running_loop().time()
+        if not self.first.is_set():
+            self._first_at = now
+            self.first.set()
+        elif now - self._first_at >= SAME_SIGNAL_S:
+            self._second.set()
 
     async def unless_second(self, awaited: asyncio.Future[list[bool]]) -> None:
         """Wait for `awaited`, but no longer than until the second signal."""

@@ -5,12 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
-from cli.supervisor import LONGEST_BACKOFF_S, STABLE_AFTER_S, Backoff
+from cli.supervisor import LONGEST_BACKOFF_S, SAME_SIGNAL_S, STABLE_AFTER_S, Backoff
 from tests.cli.supervised import ROOT, children, gone, running
 
 SCRIPT = Path(__file__).with_name("service_script.py")
@@ -121,7 +123,22 @@ def test_a_second_signal_ends_at_once(supervised):
         run.ready(1)
         run.process.send_signal(signal.SIGINT)
         run.until_said("a second signal ends it now")
-        assert run.end(signal.SIGINT) == (0, b"")
+        begin = time.monotonic()
+        while run.process.poll() is None:  # as an impatient person would
+            run.process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                run.process.wait(0.1)
+        assert run.process.returncode == 0
+        assert SAME_SIGNAL_S <= time.monotonic() - begin + 0.1 < 10
+
+
+def test_one_end_that_arrives_twice_at_once_still_drains(supervised, tmp_path):
+    log = tmp_path / "log"
+    with supervised(child("a", "--slow-end", "0.3", "--log", str(log))) as run:
+        run.ready(1)
+        run.process.send_signal(signal.SIGTERM)
+        assert run.end(signal.SIGTERM) == (0, b"")
+    assert log.read_text().splitlines() == ["a SIGTERM"]
 
 
 def test_a_child_that_cannot_start_ends_everything(supervised):
