@@ -87,15 +87,15 @@ class _Turn(Generic[Q, U]):
     backlog_bytes: int = 0
     utterance: U | None = None
     first_s: float | None = None  # when its first frame, sample or token left
-    cancelled: bool = False
+    cancelled_s: float | None = None
     fault: MeshError | None = None
 
     @property
     def is_over(self) -> bool:
-        return self.cancelled or self.fault is not None
+        return self.cancelled_s is not None or self.fault is not None
 
-    def cancel(self) -> None:
-        self.cancelled = True
+    def cancel(self, now_s: float) -> None:
+        self.cancelled_s = now_s
         self._stop()
 
     def fail(self, error: MeshError) -> None:
@@ -140,7 +140,7 @@ class Duplex(Generic[Q, R, U]):
                     task.cancel()
         finally:
             for turn in self._turns.values():
-                turn.cancel()
+                turn.cancel(self._time())
                 turn.work.end(FinishReason.CANCELLED.name)
 
     # Reading: every request is judged and handed on at once.
@@ -150,7 +150,7 @@ class Duplex(Generic[Q, R, U]):
             self._moved_s = self._time()
             self._take(request)
         for place in self._guard.half_close():
-            self._turns[place].cancel()
+            self._turns[place].cancel(self._time())
         self._half_closed = True
         self._news.set()
 
@@ -158,7 +158,7 @@ class Duplex(Generic[Q, R, U]):
         verdict = self._guard.accept(self._stage.marks(request))
         cut = [self._turns[place] for place in verdict.cancelled]
         for turn in cut:
-            turn.cancel()
+            turn.cancel(self._time())
         if verdict.drop is not None:
             self._count(verdict.drop)
         elif verdict.kind is Kind.START:
@@ -217,6 +217,7 @@ class Duplex(Generic[Q, R, U]):
             turn.utterance = self._stage.submit(start, turn.work)
         except MeshError as error:
             self._fail(turn, error)
+        self._tell_slots()
         for kind, request in rest:
             self._hand_on(turn, kind, request)
 
@@ -293,7 +294,7 @@ class Duplex(Generic[Q, R, U]):
 
     async def _finish(self, turn: _Turn[Q, U], end: End, event: Any | None) -> None:
         """The one `ended`: the caller's word counts before the edge's, and the edge's before the engine's."""
-        if turn.cancelled:
+        if turn.cancelled_s is not None:
             end = replace(end, reason=FinishReason.CANCELLED, error=None)
         elif turn.fault is not None:
             end = replace(end, reason=FinishReason.FAILED, error=turn.fault)
@@ -301,7 +302,22 @@ class Duplex(Generic[Q, R, U]):
         del self._turns[turn.place]
         turn.work.end(end.reason.name, None if end.error is None else end.error.reason)
         time_to_first_s = None if turn.first_s is None else turn.first_s - turn.accepted_s
+        self._measure(turn, end, time_to_first_s)
         await self._send(turn.place, self._stage.ended(ended_message(end, time_to_first_s), event))
+
+    def _measure(self, turn: _Turn[Q, U], end: End, time_to_first_s: float | None) -> None:
+        if turn.cancelled_s is not None and turn.utterance is not None:
+            self._observer.cancelled(self._time() - turn.cancelled_s)
+        audio_s = self._stage.audio_s(end)
+        if audio_s is not None:
+            name, compute_s = end.reason.name, end.compute_s
+            self._observer.ended(name, time_to_first_s=time_to_first_s, compute_s=compute_s, audio_s=audio_s)
+        self._tell_slots()
+
+    def _tell_slots(self) -> None:
+        slots = self._stage.slots()
+        if slots is not None:
+            self._observer.slots(*slots)
 
     async def _send(self, place: Place, response: Any) -> None:
         response.session_id = self._guard.session_id

@@ -107,6 +107,14 @@ class Stage(ABC, Generic[Q, R, U]):
     def ended(self, ended: stream_pb2.Ended, event: Any | None) -> R:
         """The end, without marks; `event` is the engine's own, when there was one."""
 
+    def audio_s(self, end: End) -> float | None:
+        """What it sounds for, in seconds, 0 without sound; None where the engine itself tells its ends and slots."""
+        return 0.0
+
+    def slots(self) -> tuple[int, int] | None:
+        """Slots in use and slots there are; None where there are none or the engine tells."""
+        return None
+
     def reset_done(self) -> R:
         """The answer to `reset`; only stages that have one."""
         raise NotImplementedError

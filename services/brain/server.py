@@ -112,6 +112,9 @@ class RespondStage(Stage[brain_pb2.RespondRequest, brain_pb2.RespondResponse, Tu
     def is_product(self, event: object) -> bool:
         return isinstance(event, TextPiece)
 
+    def audio_s(self, end: End) -> None:
+        return None
+
     def response(self, event: Started | Transcript | TextPiece | ToolCallRequest) -> brain_pb2.RespondResponse:
         if isinstance(event, TextPiece):
             text = brain_pb2.BrainText(text=event.text, ids=event.ids, produced_time=timestamp(event.produced_time_s))

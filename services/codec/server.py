@@ -163,6 +163,13 @@ class DecodeStage(Stage[codec_pb2.DecodeRequest, codec_pb2.DecodeResponse, Decod
     def is_product(self, event: object) -> bool:
         return isinstance(event, AudioBatch)
 
+    def audio_s(self, end: End) -> float:
+        return end.frame_count / self._info.frame_rate_hz
+
+    def slots(self) -> tuple[int, int]:
+        info = self._engine.info()
+        return info.slot_count - info.free_slot_count, info.slot_count
+
     def response(self, event: Started | AudioBatch) -> codec_pb2.DecodeResponse:
         if isinstance(event, Started):
             return codec_pb2.DecodeResponse(started=codec_pb2.DecodeStarted(replica=replica()))

@@ -102,6 +102,13 @@ class GenerateStage(Stage[tts_lm_pb2.GenerateRequest, tts_lm_pb2.GenerateRespons
     def is_product(self, event: object) -> bool:
         return isinstance(event, FrameBatch)
 
+    def audio_s(self, end: End) -> float:
+        return end.frame_count / self._engine.info().frame_rate_hz
+
+    def slots(self) -> tuple[int, int]:
+        info = self._engine.info()
+        return info.slot_count - info.free_slot_count, info.slot_count
+
     def response(self, event: Started | FrameBatch) -> tts_lm_pb2.GenerateResponse:
         if isinstance(event, Started):
             started = tts_lm_pb2.GenerateStarted(

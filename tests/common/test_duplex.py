@@ -12,6 +12,7 @@ from voicemesh.tts_lm.v1 import tts_lm_pb2
 
 from common.duplex import MAX_ANSWERS_DUE, Edge, Limits
 from common.errors import Broken, MeshError, NotReady, OutOfOrder, OutOfTime, Overloaded
+from common.observer import NOBODY
 from common.status import cause_of, error_of
 from common.stream import FinishReason
 from common.telemetry import Telemetry
@@ -45,14 +46,14 @@ def reset(**marks: Any) -> tts_lm_pb2.GenerateRequest:
 class Caller:
     """The other side of one stream, in memory."""
 
-    def __init__(self, engine: Any = None, limits: Limits = FOREVER) -> None:
+    def __init__(self, engine: Any = None, limits: Limits = FOREVER, observer: Any = NOBODY) -> None:
         self.engine = engine or ToneTtsLm(step_s=0.01)
         self.heard: list[tts_lm_pb2.GenerateResponse] = []
         self.reading = asyncio.Event()
         self.reading.set()
         self.drain = asyncio.Event()
         self._said: asyncio.Queue[Any] = asyncio.Queue()
-        self._edge = Edge(limits, Telemetry.off(), drain=self.drain)
+        self._edge = Edge(limits, Telemetry.off(), observer, self.drain)
         self.call = asyncio.ensure_future(self._serve())
 
     async def _serve(self) -> MeshError | None:
@@ -367,6 +368,40 @@ def test_a_draining_service_finishes_what_runs_takes_nothing_new_and_ends_the_st
     assert error.reason == "DRAINING"
     assert caller.spoken(0) == "abcdef"
     assert error_of(caller.heard[-1].ended.error).reason == "DRAINING"
+
+
+class Measures:
+    """An observer that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, Any]] = []
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *args, **kwargs: self.told.append((name, (*args, *kwargs.values())))
+
+    def of(self, name: str) -> list[Any]:
+        return [what for told, what in self.told if told == name]
+
+
+def test_the_edge_tells_what_it_dropped_cancelled_and_ended():
+    measures = Measures()
+
+    async def play() -> None:
+        caller = Caller(observer=measures)
+        caller.say(start(epoch=1, seq=0), text("ab", seq=1), text("ab", seq=1), text("old", epoch=0), flush())
+        await asyncio.sleep(1)
+        caller.say(start(), text("cd"), stop())
+        caller.close()
+        await caller.call
+
+    run(play())
+    assert (len(measures.of("repeated")), len(measures.of("stale"))) == (1, 1)
+    assert len(measures.of("cancelled")) == 1
+    done, cut = measures.of("ended")
+    assert done == ("COMPLETED", pytest.approx(0.01), pytest.approx(0.05), pytest.approx(0.4))
+    assert cut[0] == "CANCELLED"
+    assert measures.of("slots")[0] == (1, 8)
+    assert measures.of("slots")[-1] == (0, 8)
 
 
 def test_a_caller_that_goes_away_leaves_nothing_behind():

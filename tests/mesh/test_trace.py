@@ -38,9 +38,8 @@ def address_of(process: subprocess.Popen[bytes]) -> str:
 async def mesh() -> AsyncIterator[tuple[Sink, str]]:
     """A collector, and the address of a gateway over a talker and a codec: four processes."""
     async with sink() as spans:
-        stages = [
-            launch("tests.fakes", name, "--step-s", "0.02", endpoint=spans.endpoint) for name in ("tts_lm", "codec")
-        ]
+        fakes = (("tests.fakes", name, "--step-s", "0.02") for name in ("tts_lm", "codec"))
+        stages = [launch(*fake, endpoint=spans.endpoint) for fake in fakes]
         processes = list(stages)
         try:
             talker, codec = map(address_of, stages)
@@ -48,8 +47,9 @@ async def mesh() -> AsyncIterator[tuple[Sink, str]]:
             processes.append(launch("services.gateway", *where, endpoint=spans.endpoint))
             yield spans, address_of(processes[-1])
         finally:
+            # The collector answers in this loop, and they send it their last spans.
+            await asyncio.gather(*(asyncio.to_thread(end, process) for process in processes))
             for process in processes:
-                end(process)
                 assert process.stdout is not None
                 process.stdout.close()
 
