@@ -12,21 +12,20 @@ from typing import Any
 
 import grpc
 from grpc_channelz.v1 import channelz
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from common.config import ServiceConfig
 from common.serving.boundary import Boundary
 from common.serving.calls import Calls
+from common.serving.health import ALIVE, NAME, Health
 from common.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
-_SERVING = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 # What grpc itself takes: above every limit of a method, so that those can answer with a sentence instead of a cut.
 _TRANSPORT_MAX_BYTES = 20 * 1024 * 1024
+_SPARE_STREAMS = 1000
 _CUT_S = 2.0  # a call that does not end within this of its cancellation is broken
 _OPTIONS: tuple[tuple[str, int], ...] = (
     # Two servers on one port would share its connections between them, silently.
@@ -39,6 +38,8 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    # Who connects and says nothing is let go.
+    ("grpc.server_handshake_timeout_ms", 10_000),
 )
 
 
@@ -59,8 +60,9 @@ class Server:
         self._request_limits: dict[str, int] = {}
         self._calls = Calls(config.max_streams)
         self._boundary = Boundary(self._calls, self.telemetry, self._limit_of)
-        self._health = HealthServicer()
-        options = (*_OPTIONS, ("grpc.max_concurrent_streams", config.max_streams))
+        self._health = Health()
+        # More than we serve, so that who is one too many hears it instead of waiting in its own client.
+        options = (*_OPTIONS, ("grpc.max_concurrent_streams", config.max_streams + _SPARE_STREAMS))
         self._server = grpc.aio.server(interceptors=[self._boundary], options=options)
         self._port = 0
 
@@ -90,15 +92,14 @@ class Server:
         """
         register(servicer, self._server)
         self._names.append(name)
+        self._health.say(name, False)
         self._boundary.own.add(name)
         self._request_limits |= {f"/{name}/{method}": limit for method, limit in max_request_bytes.items()}
 
     async def start(self) -> None:
         """Listen and answer health: alive, not ready. PortTaken when somebody else listens there."""
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        for name in self._names:
-            await self._health.set(name, _NOT_SERVING)
-        infrastructure = [health_pb2.DESCRIPTOR.services_by_name["Health"].full_name]
+        infrastructure = [NAME]
         if self.config.answers_channelz:
             channelz.add_channelz_servicer(self._server)
             infrastructure.append("grpc.channelz.v1.Channelz")
@@ -111,14 +112,14 @@ class Server:
         """Whether new calls are taken, and what health says under the service's own name."""
         self._calls.ready = ready
         for name in self._names:
-            await self._health.set(name, _SERVING if ready else _NOT_SERVING)
+            self._health.say(name, ready)
 
     async def fail(self, why: str) -> None:
         """The device failed or an invariant broke for good: neither ready nor alive, and `run_service` ends with 1."""
         logger.critical("service broke", extra={"why": why})
         self._calls.draining = True
-        for name in ("", *self._names):
-            await self._health.set(name, _NOT_SERVING)
+        for name in (ALIVE, *self._names):
+            self._health.say(name, False)
         self.failed.set()
 
     async def drain(self, deadline_s: float) -> None:
@@ -126,7 +127,7 @@ class Server:
         self._calls.draining = True
         self.draining.set()
         for name in self._names:
-            await self._health.set(name, _NOT_SERVING)
+            self._health.say(name, False)
         logger.info("draining", extra={"running": self.running_count, "deadline_s": deadline_s})
         try:
             await asyncio.wait_for(self._calls.wait_idle(), deadline_s)

@@ -48,6 +48,24 @@ async def test_a_watcher_sees_readiness_come_and_go() -> None:
         watch.cancel()
 
 
+async def test_a_watcher_of_a_name_that_is_not_here_is_told_so() -> None:
+    async with serving(Servicer(echo)) as (_, channel):
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="no.One"))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+        watch.cancel()
+
+
+async def test_a_watcher_that_does_not_read_holds_up_no_change() -> None:
+    async with serving(Servicer(echo)) as (server, channel):
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=NAME))
+        await watch.read()
+        for turn in range(20_000):
+            await server.set_ready(turn % 2 == 1)
+        await server.set_ready(False)
+        assert await health(channel, NAME) == NOT_SERVING
+        watch.cancel()
+
+
 async def test_calls_are_put_off_until_the_service_is_ready() -> None:
     async with serving(Servicer(echo)) as (server, channel):
         await server.set_ready(False)
@@ -136,9 +154,8 @@ async def test_more_streams_than_the_cap_are_sent_elsewhere_while_single_calls_g
         running = Stub(channel).Decode()
         await running.write(Request(seq=1))
         await running.read()
-        async with grpc.aio.insecure_channel(server.address, options=(("grpc.use_local_subchannel_pool", 1),)) as other:
-            error = await failed(Stub(other).Decode())
-            assert (await Stub(other).GetCodec(codec_pb2.GetCodecRequest())).slot_count == 1
+        error = await failed(Stub(channel).Decode())
+        assert (await Stub(channel).GetCodec(codec_pb2.GetCodecRequest())).slot_count == 1
         running.cancel()
         await server.idle()
         again = Stub(channel).Decode()
