@@ -83,7 +83,7 @@ class VoiceStore:
             return _voice(entry["voice_id"], entry["name"], self._read(entry["voice_id"]))
         if _is_id(name_or_id) and (self._content / f"{name_or_id}.json").exists():
             return _voice(name_or_id, "", self._read(name_or_id))
-        raise UnknownName("no stored voice of that name", name=name_or_id[:MAX_NAME_CHARACTERS])
+        raise UnknownName("No stored voice of that name.", name=name_or_id[:MAX_NAME_CHARACTERS])
 
     def names(self) -> list[str]:
         """Every name, as written, in alphabetical order."""
@@ -94,7 +94,7 @@ class VoiceStore:
         try:
             self._name_path(name).unlink()
         except FileNotFoundError:
-            raise UnknownName("no stored voice of that name", name=name[:MAX_NAME_CHARACTERS]) from None
+            raise UnknownName("No stored voice of that name.", name=name[:MAX_NAME_CHARACTERS]) from None
 
     def _entry(self, name: str) -> dict[str, Any] | None:
         try:
@@ -107,9 +107,9 @@ class VoiceStore:
         try:
             encoded = path.read_bytes()
         except FileNotFoundError:
-            raise Broken(f"the voice store lost {path.name}") from None
+            raise Broken(f"The voice store lost {path.name}.") from None
         if sha256(encoded).hexdigest() != voice_id:
-            raise Broken(f"{path.name} in the voice store is damaged")
+            raise Broken(f"{path.name} in the voice store is damaged.")
         return _Content(**json.loads(encoded))
 
     def _name_path(self, name: str) -> Path:
@@ -120,13 +120,13 @@ def checked_name(name: str) -> str:
     """The name without the space around it. InvalidRequest when it could not be shown, spoken of or typed again."""
     name = unicodedata.normalize("NFC", name.strip())
     if not name:
-        raise InvalidRequest("a voice needs a name")
+        raise InvalidRequest("A voice needs a name.")
     if len(name) > MAX_NAME_CHARACTERS:
-        raise InvalidRequest(f"a voice's name has at most {MAX_NAME_CHARACTERS} characters")
+        raise InvalidRequest(f"A voice's name has at most {MAX_NAME_CHARACTERS} characters.")
     if not name.isprintable() or any(c in "/\\" for c in name) or name.startswith("."):
-        raise InvalidRequest("a voice's name is printable, holds no slash and does not begin with a dot")
+        raise InvalidRequest("A voice's name is printable, holds no slash and does not begin with a dot.")
     if _is_id(name):
-        raise InvalidRequest("a voice's name must not look like a voice_id")
+        raise InvalidRequest("A voice's name must not look like a voice_id.")
     return name
 
 
@@ -140,15 +140,15 @@ def _is_id(text: str) -> bool:
 
 def _check(content: _Content) -> None:
     if not content.speaker_vector and not content.codes:
-        raise InvalidRequest("a voice is a speaker vector, reference codes, or both")
+        raise InvalidRequest("A voice is a speaker vector, reference codes, or both.")
     if len({len(frame) for frame in content.codes}) > 1:
-        raise InvalidRequest("every frame of a voice has the same number of codes")
+        raise InvalidRequest("Every frame of a voice has the same number of codes.")
     if len(content.reference_text) > MAX_TEXT_CHARACTERS:
-        raise InvalidRequest(f"the reference text has at most {MAX_TEXT_CHARACTERS} characters")
+        raise InvalidRequest(f"The reference text has at most {MAX_TEXT_CHARACTERS} characters.")
     if any("\ud800" <= character <= "\udfff" for character in content.reference_text):
-        raise InvalidRequest("the reference text is not valid Unicode")
+        raise InvalidRequest("The reference text is not valid Unicode.")
     if any(x != x or abs(x) == float("inf") for x in content.speaker_vector):
-        raise InvalidRequest("the speaker vector holds values that are not numbers")
+        raise InvalidRequest("The speaker vector holds values that are not numbers.")
 
 
 def _voice(voice_id: str, name: str, content: _Content) -> StoredVoice:

@@ -24,7 +24,7 @@ class CodecConfig(StreamConfig):
     slot_count: Annotated[int, Field(ge=1, le=4096, description="Utterances decoded at once.")] = 16
     max_frames_per_step: Annotated[int, Field(ge=1, le=256, description="Frames of one utterance in one step.")] = 8
     max_queued_frames: Annotated[int, Field(ge=1, le=1_000_000, description="Frames of one utterance that wait.")] = (
-        4096
+        16_384
     )
     max_prime_frames: Annotated[int, Field(ge=0, le=100_000, description="Frames of `prime_codes`.")] = 1500
     max_parked_states: Annotated[int, Field(ge=0, le=4096, description="States kept for `continue_state`.")] = 16

@@ -46,7 +46,7 @@ class VoiceEncoder:
     async def encode(self, spec: EncodeSpec, payload: bytes) -> EncodedVoice:
         """InvalidRequest for audio that cannot be a reference, Overloaded when too many wait already."""
         if self._waiting > MAX_WAITING:
-            raise Overloaded("too many references wait to be encoded", retry_after_s=RETRY_S, reason="QUEUE_FULL")
+            raise Overloaded("Too many references wait to be encoded.", retry_after_s=RETRY_S)
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._encode, spec, payload)

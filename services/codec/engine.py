@@ -102,7 +102,7 @@ class CodecEngine:
         before = self._predecessor(request)
         waits = before is not None and before.reason is None
         if not waits and not self._free:
-            raise Overloaded("every slot is taken", retry_after_s=SLOT_RETRY_S)
+            raise Overloaded("Every slot is taken.", retry_after_s=SLOT_RETRY_S)
         utterance = DecodeUtterance(
             worker,
             self._rules,
@@ -131,7 +131,7 @@ class CodecEngine:
     async def encode(self, request: EncodeSpec, payload: bytes) -> EncodedVoice:
         self._ready()
         if self._encoder is None:
-            raise NotReady("this codec was started without its encoder")
+            raise InvalidRequest("This codec was started without its encoder.", reason="UNSUPPORTED")
         return await self._encoder.encode(request, payload)
 
     def info(self) -> CodecInfo:
@@ -162,16 +162,16 @@ class CodecEngine:
 
     def _ready(self) -> tuple[Runner, Worker, Outbox]:
         if self._runner is None or self._worker is None or self._outbox is None:
-            raise NotReady("the codec is not running")
+            raise NotReady("The codec is not running.")
         if self._worker.fault is not None:
             raise self._worker.fault
         return self._runner, self._worker, self._outbox
 
     def _check_prime(self, request: DecodeSpec) -> None:
         if request.prime_codes and request.continue_from is not None:
-            raise InvalidRequest("an utterance is either primed or continued")
+            raise InvalidRequest("An utterance is either primed or continued.")
         if len(request.prime_codes) > self._settings.max_prime_frames:
-            raise InvalidRequest(f"at most {self._settings.max_prime_frames} reference frames, not more")
+            raise InvalidRequest(f"At most {self._settings.max_prime_frames} reference frames, not more.")
         self._rules.check(request.prime_codes)
 
     def _predecessor(self, request: DecodeSpec) -> DecodeUtterance | None:
@@ -179,11 +179,11 @@ class CodecEngine:
         if before is None:
             return None
         if not isinstance(before, DecodeUtterance):
-            raise InvalidRequest("an utterance can continue only one of this engine")
+            raise InvalidRequest("An utterance can continue only one of this engine.")
         if before.follower is not None:
-            raise OutOfOrder("the utterance has been continued already")
+            raise OutOfOrder("The utterance has been continued already.")
         if before.cancelled or before.reason not in (None, FinishReason.COMPLETED):
-            raise OutOfOrder("the utterance to continue did not complete")
+            raise OutOfOrder("The utterance to continue did not complete.")
         return before
 
     def _lane(self) -> Executor:

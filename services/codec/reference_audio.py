@@ -40,9 +40,9 @@ class Limits:
 def read_reference(spec: EncodeSpec, payload: bytes, limits: Limits, rate_hz: int) -> Samples:
     """Mono samples at `rate_hz`. InvalidRequest: empty, too big, not audio, too short or long, silent, clipped, NaN."""
     if not payload:
-        raise InvalidRequest("the reference audio is empty")
+        raise InvalidRequest("The reference audio is empty.")
     if len(payload) > limits.largest_bytes:
-        raise InvalidRequest(f"the reference audio has {len(payload)} bytes, at most {limits.largest_bytes} are read")
+        raise InvalidRequest(f"The reference audio has {len(payload)} bytes, at most {limits.largest_bytes} are read.")
     raw = spec.encoding in SAMPLE_BYTES
     samples, source_hz = _read_raw(spec, payload, limits) if raw else _read_file(payload, limits)
     _check_level(samples)
@@ -67,17 +67,17 @@ def _read_file(payload: bytes, limits: Limits) -> tuple[Samples, int]:
             return samples, file.samplerate
     except soundfile.LibsndfileError as error:
         raise InvalidRequest(
-            "the reference is not audio this codec reads: WAV, FLAC, MP3, Ogg or raw samples"
+            "The reference is not audio this codec reads: WAV, FLAC, MP3, Ogg or raw samples."
         ) from error
 
 
 def _read_raw(spec: EncodeSpec, payload: bytes, limits: Limits) -> tuple[Samples, int]:
     channels = spec.channel_count or 1
     if not spec.sample_rate_hz:
-        raise InvalidRequest("raw samples need their sample_rate_hz")
+        raise InvalidRequest("Raw samples need their sample_rate_hz.")
     width = SAMPLE_BYTES[spec.encoding] * max(channels, 1)
     if len(payload) % width:
-        raise InvalidRequest(f"{len(payload)} bytes are not whole samples of {width} bytes")
+        raise InvalidRequest(f"{len(payload)} bytes are not whole samples of {width} bytes.")
     _check_shape(spec.sample_rate_hz, channels, len(payload) // width, limits)
     values: npt.NDArray[Any]
     match spec.encoding:
@@ -100,26 +100,26 @@ def from_mulaw(codes: npt.NDArray[np.uint8]) -> Samples:
 
 def _check_shape(rate_hz: int, channels: int, frames: int, limits: Limits) -> None:
     if rate_hz not in RATES_HZ:
-        raise InvalidRequest(f"a sample rate of {rate_hz} Hz is outside {RATES_HZ[0]} … {RATES_HZ[-1]}")
+        raise InvalidRequest(f"A sample rate of {rate_hz} Hz is outside {RATES_HZ[0]} … {RATES_HZ[-1]}.")
     if not 1 <= channels <= MAX_CHANNELS:
-        raise InvalidRequest(f"the reference audio has {channels} channels; mono or stereo is read")
+        raise InvalidRequest(f"The reference audio has {channels} channels; mono or stereo is read.")
     if frames > limits.longest_s * rate_hz:
         raise InvalidRequest(
-            f"the reference audio lasts {frames / rate_hz:.1f} s, at most {limits.longest_s:g} s are read"
+            f"The reference audio lasts {frames / rate_hz:.1f} s, at most {limits.longest_s:g} s are read."
         )
     if frames < SHORTEST_S * rate_hz:
         raise InvalidRequest(
-            f"the reference audio lasts {frames / rate_hz:.2f} s, at least {SHORTEST_S:g} s are needed"
+            f"The reference audio lasts {frames / rate_hz:.2f} s, at least {SHORTEST_S:g} s are needed."
         )
 
 
 def _check_level(samples: Samples) -> None:
     if not np.isfinite(samples).all():
-        raise InvalidRequest("the reference audio holds values that are not numbers")
+        raise InvalidRequest("The reference audio holds values that are not numbers.")
     size = np.abs(samples)
     if size.max() > LOUDEST:
-        raise InvalidRequest(f"the reference audio peaks at {size.max():.3g}; full scale is 1")
+        raise InvalidRequest(f"The reference audio peaks at {size.max():.3g}; full scale is 1.")
     if float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))) < SILENCE_RMS:
-        raise InvalidRequest("the reference audio is silent")
+        raise InvalidRequest("The reference audio is silent.")
     if float(np.mean(size >= CLIPPED_LEVEL)) > CLIPPED_SHARE:
-        raise InvalidRequest("the reference audio is clipped: record it at a lower level")
+        raise InvalidRequest("The reference audio is clipped: record it at a lower level.")

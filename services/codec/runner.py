@@ -45,7 +45,7 @@ class Runner:
         self, model_dir: Path, *, device: str, dtype: str, row_count: int, max_batch: int, max_frames: int
     ) -> None:
         if dtype not in DTYPES:
-            raise Broken(f"the codec runs in {', '.join(DTYPES)}, not {dtype}")
+            raise Broken(f"The codec runs in {', '.join(DTYPES)}, not {dtype}.")
         self.config = CodecConfig.read(model_dir)
         self._device = torch.device(device)
         self._decoder = load_decoder(self.config, device=self._device, dtype=DTYPES[dtype])

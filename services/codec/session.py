@@ -133,7 +133,7 @@ class Session:
             work()
         except Exception as error:  # the top of a thread; the worker ends the utterance with it
             _log.exception("making sound failed")
-            self.fault = Broken(f"making sound failed: {type(error).__name__}")
+            self.fault = Broken(f"Making sound failed: {type(error).__name__}.")
             if self.reason is not None:
                 self._post(self._ended(FinishReason.FAILED, self.fault))
         self._done_outside += 1

@@ -153,7 +153,7 @@ class EngineSettings:
     dtype: str = "float32"
     slot_count: int = 16
     max_frames_per_step: int = 8
-    max_queued_frames: int = 4096
+    max_queued_frames: int = 16_384
     max_prime_frames: int = 1500
     max_parked_states: int = 16
     max_primed_voices: int = 16
@@ -178,8 +178,8 @@ class Engine(Protocol):
     async def encode(self, request: EncodeSpec, payload: bytes) -> EncodedVoice:
         """Reference audio → codes and speaker vector, computed off the loop.
 
-        InvalidRequest: not audio, too long, silent, clipped, NaN. Overloaded: too many at once.
-        NotReady: the checkpoint has no encoder, or `start` has not returned."""
+        InvalidRequest: not audio, too long, silent, clipped, NaN, or no encoder here. Overloaded: too
+        many at once. NotReady: `start` has not returned."""
 
     def info(self) -> CodecInfo:
         """What this engine is and how full; valid after `start`."""

@@ -29,10 +29,10 @@ class CodeRules:
         """InvalidRequest for a wrong number of codes or a code out of range."""
         for index, frame in enumerate(frames):
             if len(frame) != self.codebook_count:
-                raise InvalidRequest(f"frame {index} has {len(frame)} codes, not {self.codebook_count}")
+                raise InvalidRequest(f"Frame {index} has {len(frame)} codes, not {self.codebook_count}.")
             for code in frame:
                 if not 0 <= code < self.codebook_size:
-                    raise InvalidRequest(f"frame {index} has code {code}, outside 0 … {self.codebook_size - 1}")
+                    raise InvalidRequest(f"Frame {index} has code {code}, outside 0 … {self.codebook_size - 1}.")
 
 
 class DecodeUtterance:
@@ -74,10 +74,10 @@ class DecodeUtterance:
         if self._cancelled or self.reason is not None:
             return
         if self._flushed:
-            raise OutOfOrder("frames after flush")
+            raise OutOfOrder("Frames after flush.")
         self._rules.check(frames)
         if self._fed - self.session.frames_taken + len(frames) > self._max_queued:
-            raise Overloaded(f"more than {self._max_queued} frames wait to be decoded", reason="QUEUE_FULL")
+            raise Overloaded(f"More than {self._max_queued} frames wait to be decoded.", reason="SLOW_READER")
         if not frames:
             return
         self._first_fed = self._first_fed or time.perf_counter()
@@ -88,7 +88,7 @@ class DecodeUtterance:
         if self._cancelled or self.reason is not None:
             return
         if self._flushed:
-            raise OutOfOrder("flush after flush")
+            raise OutOfOrder("Flush after flush.")
         self._flushed = True
         self._worker.flush(self.session)
 

@@ -91,7 +91,7 @@ class Worker:
                 self._complete()
         except Exception as error:  # the top of a thread: nothing may die in silence
             _log.exception("the codec's thread failed")
-            self.fault = Broken(f"the codec's device failed: {type(error).__name__}")
+            self.fault = Broken(f"The codec's device failed: {type(error).__name__}.")
             self._end_all()
             while (command := self._commands.get()) is not None:
                 command()
@@ -127,7 +127,7 @@ class Worker:
     def _follow(self, session: Session, ended: Session) -> None:
         """Go on where an utterance that has ended stood."""
         if ended.reason is not FinishReason.COMPLETED:
-            session.end(FinishReason.FAILED, OutOfOrder("the utterance to continue did not complete"))
+            session.end(FinishReason.FAILED, OutOfOrder("The utterance to continue did not complete."))
             return
         session.fresh, session.heard = ended.fresh, ended.heard
         if session.slot is None:
@@ -136,7 +136,7 @@ class Worker:
             row = self._parked.find(ended)
             if row is None:
                 session.end(
-                    FinishReason.FAILED, NotReady("the state to continue from is no longer held: prime instead")
+                    FinishReason.FAILED, NotReady("The state to continue from is no longer held: prime instead.")
                 )
                 return
             self._runner.copy_slot(row, session.slot)

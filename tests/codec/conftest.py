@@ -33,7 +33,9 @@ def tiny_decoder(tiny: Path) -> Decoder:
 
 @pytest.fixture
 async def engine(tiny: Path) -> AsyncIterator[CodecEngine]:
-    running = CodecEngine(EngineSettings(str(tiny), slot_count=4, max_parked_states=2, max_primed_voices=2))
+    running = CodecEngine(
+        EngineSettings(str(tiny), slot_count=4, max_parked_states=2, max_primed_voices=2, max_queued_frames=500)
+    )
     await running.start()
     yield running
     await running.close()

@@ -163,7 +163,7 @@ async def test_a_reader_that_stands_still_makes_its_utterance_sit_out(tiny: Path
         ([[]], InvalidRequest),
         ([[1] * 15 + [64]], InvalidRequest),
         ([[-1] + [0] * 15], InvalidRequest),
-        ([[0] * 16] * 4097, Overloaded),
+        ([[0] * 16] * 501, Overloaded),
     ],
     ids=["15 codes", "17 codes", "none", "code 64 of 64", "code -1", "a queue overfull"],
 )

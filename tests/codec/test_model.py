@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cli.checkpoint.random import write_random
 from common.errors import Broken
@@ -22,8 +23,9 @@ from services.codec.model.decoder import Decoder
 from services.codec.model.encoder import load_encoder
 from services.codec.model.mel import log_mel, mel_filters
 from services.codec.model.speaker_encoder import load_speaker_encoder
+from services.codec.model.streaming import DecoderState
 from services.codec.model.weights import load_decoder
-from tests.codec.hearing import random_codes, whole
+from tests.codec.hearing import FRAME, random_codes, whole
 
 CPU = torch.device("cpu")
 
@@ -72,6 +74,25 @@ def test_bfloat16_is_near_float32_and_never_silent(tiny: Path, tiny_decoder: Dec
     rounded = whole(load_decoder(CodecConfig.read(tiny), device=CPU, dtype=torch.bfloat16), codes)
     noise = np.sqrt(np.mean((rounded - exact) ** 2))
     assert 20 * np.log10(np.sqrt(np.mean(exact**2)) / noise) > 19.6
+
+
+def test_a_step_needs_no_value_from_the_device(tiny_decoder: Decoder) -> None:
+    """What a captured graph asks for: tensors without values pass through, so no branch and no shape depends on one."""
+    state = tiny_decoder.new_state(3, 2)
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+        codes = fake.from_tensor(torch.zeros((2, 2, 16), dtype=torch.int64))
+        active, fresh = fake.from_tensor(torch.tensor([0, 2])), fake.from_tensor(torch.tensor([True, False]))
+        samples = tiny_decoder(codes, faked(fake, state), active, fresh)
+    assert samples.shape == (2, 2 * FRAME)
+
+
+def faked(fake: FakeTensorMode, state: DecoderState) -> DecoderState:
+    return DecoderState(
+        keys=[fake.from_tensor(t) for t in state.keys],
+        values=[fake.from_tensor(t) for t in state.values],
+        tails=fake.from_tensor(state.tails),
+        position=fake.from_tensor(state.position),
+    )
 
 
 def test_samples_stay_within_full_scale(checkpoint: Path) -> None:

@@ -26,7 +26,7 @@ F32 = stream_pb2.AudioFormat(encoding=stream_pb2.AUDIO_ENCODING_PCM_F32LE)
 
 @pytest.fixture
 async def stub(tiny: Path) -> AsyncIterator[Any]:
-    engine = open_engine(EngineSettings(str(tiny), slot_count=2))
+    engine = open_engine(EngineSettings(str(tiny), slot_count=2, max_queued_frames=1000))
     async with serving("codec", engine) as server, grpc.aio.insecure_channel(server.address) as channel:
         yield codec_pb2_grpc.CodecServiceStub(channel)
 
@@ -134,7 +134,7 @@ BAD = {
     "15 codes": (frames(((1,) * 15,)), code_pb2.INVALID_ARGUMENT),
     "a code out of range": (frames(((64,) * 16,)), code_pb2.INVALID_ARGUMENT),
     "a negative code": (frames(((-1,) * 16,)), code_pb2.INVALID_ARGUMENT),
-    "more frames than the queue holds": (frames(random_codes(5000)), code_pb2.RESOURCE_EXHAUSTED),
+    "more frames than the queue holds": (frames(random_codes(1001)), code_pb2.RESOURCE_EXHAUSTED),
 }
 
 

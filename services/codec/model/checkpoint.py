@@ -29,10 +29,10 @@ class Tensors:
     def take(self, name: str, *shape: int) -> Tensor:
         """The tensor, in float64 so that what is folded is rounded once; Broken when absent or of another shape."""
         if name not in self._left:
-            raise Broken(f"{self._source} has no tensor {name}")
+            raise Broken(f"{self._source} has no tensor {name}.")
         tensor = self._left.pop(name)
         if tuple(tensor.shape) != shape:
-            raise Broken(f"{name} in {self._source} is {tuple(tensor.shape)}, expected {shape}")
+            raise Broken(f"{name} in {self._source} is {tuple(tensor.shape)}, expected {shape}.")
         return tensor.to(torch.float64)
 
     def drop(self, name: str, *shape: int) -> None:
@@ -43,7 +43,7 @@ class Tensors:
         """Broken when a tensor was never asked for: the checkpoint holds something this code does not know."""
         if self._left:
             names = sorted(self._left)
-            raise Broken(f"{self._source} has {len(names)} unknown tensors, first {', '.join(names[:3])}")
+            raise Broken(f"{self._source} has {len(names)} unknown tensors, first {', '.join(names[:3])}.")
 
 
 def _read(directory: Path, prefix: str) -> Iterator[tuple[str, Tensor]]:
@@ -60,4 +60,4 @@ def _files(directory: Path) -> list[Path]:
         return [single]
     if index.is_file():
         return [directory / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
-    raise Broken(f"no model.safetensors in {directory}")
+    raise Broken(f"No model.safetensors in {directory}.")

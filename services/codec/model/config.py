@@ -21,7 +21,7 @@ class _Section:
     def read(cls, section: Mapping[str, Any]) -> Self:
         missing = [f.name for f in fields(cls) if f.name not in section]
         if missing:
-            raise Broken(f"the codec's configuration lacks {', '.join(missing)}")
+            raise Broken(f"The codec's configuration lacks {', '.join(missing)}.")
         values = {f.name: section[f.name] for f in fields(cls)}
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
@@ -96,10 +96,10 @@ class CodecConfig:
         directory = nested if nested.is_dir() else model_dir
         path = directory / "config.json"
         if not path.is_file():
-            raise Broken(f"no codec configuration at {path}")
+            raise Broken(f"No codec configuration at {path}.")
         data = json.loads(path.read_text())
         if data.get("model_type") != "qwen3_tts_tokenizer_12hz":
-            raise Broken(f"{path} describes {data.get('model_type')!r}, not qwen3_tts_tokenizer_12hz")
+            raise Broken(f"{path} describes {data.get('model_type')!r}, not qwen3_tts_tokenizer_12hz.")
         config = cls(
             directory=directory,
             decoder=DecoderConfig.read(data["decoder_config"]),
@@ -113,8 +113,8 @@ class CodecConfig:
     def _check(self, data: Mapping[str, Any]) -> None:
         for name in ("decode_upsample_rate", "encode_downsample_rate"):
             if data[name] != self.samples_per_frame:
-                raise Broken(f"{name} is {data[name]}, the decoder's rates multiply to {self.samples_per_frame}")
+                raise Broken(f"{name} is {data[name]}, the decoder's rates multiply to {self.samples_per_frame}.")
         if data["input_sample_rate"] != self.sample_rate_hz:
-            raise Broken("the codec's input and output rates differ")
+            raise Broken("The codec's input and output rates differ.")
         if self.encoder_quantizers != self.decoder.num_quantizers:
-            raise Broken("the codec's encoder and decoder use different numbers of codebooks")
+            raise Broken("The codec's encoder and decoder use different numbers of codebooks.")
