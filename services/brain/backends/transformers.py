@@ -74,7 +74,7 @@ class TransformersBackend:
             self._model: Any = self._model_class().from_pretrained(options.model, dtype=self._dtype(), **where)
             self._ears = _Ears(options.model, where) if self._hears else None
             self._defaults = _generation_config(options.model, where)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise UnknownName(f"no model at {options.model!r}: {str(error).splitlines()[0]}") from error
         self._model.to(options.device).eval()
         text = getattr(self._model.config, "text_config", self._model.config)

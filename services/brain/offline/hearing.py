@@ -29,6 +29,7 @@ _SLICE = 320  # samples, 20 ms
 _SILENCE = np.zeros(4800, np.float32)  # 0.3 s around: the recogniser wants to hear where words begin and end
 _LOUD = 0.004  # root mean square of a slice that is no silence, -48 dBFS
 _INTERIM = 15  # slices between interim results
+_LONGEST = 1000  # slices: no phrase takes 20 s, so what goes on for longer is none, and is not worth the work
 _DITHER = 0.001  # -60 dBFS: digital silence has no spectrum to subtract a mean from
 _CMN = "54.4,-3.5,-2.2,8.8,-11.0,1.5,-1.9,-11.6,-5.5,-2.9,1.2,1.0,-3.5"
 """Mean cepstrum that every turn starts from; pocketsphinx adapts it only between utterances. With the phrases of
@@ -172,9 +173,11 @@ class Ears:
 
     def _slice(self, state: _Listening, decoder: pocketsphinx.Decoder, samples: NDArray[np.float32]) -> None:
         state.loud = state.loud or bool(np.sqrt(np.mean(np.square(samples))) > _LOUD)
+        state.slice_count += 1
+        if state.slice_count > _LONGEST:
+            return
         dithered = samples + _DITHER * state.noise.standard_normal(samples.size, np.float32)
         decoder.process_raw((dithered.clip(-1, 1) * 32767).astype("<i2").tobytes())
-        state.slice_count += 1
         if state.on_words is not None and state.slice_count % _INTERIM == 0:
             words = _words(decoder)
             if words and words != state.words:
@@ -188,7 +191,7 @@ class Ears:
         if decoder is None:
             return Heard("", False)
         decoder.end_utt()
-        words = _words(decoder)
+        words = _words(decoder) if state.slice_count <= _LONGEST else ""
         self._free.append(decoder)
         return Heard(words, state.loud)
 
