@@ -42,7 +42,8 @@ def read_reference(spec: EncodeSpec, payload: bytes, limits: Limits, rate_hz: in
     if not payload:
         raise InvalidRequest("The reference audio is empty.")
     if len(payload) > limits.largest_bytes:
-        raise InvalidRequest(f"The reference audio has {len(payload)} bytes, at most {limits.largest_bytes} are read.")
+        sentence = f"The reference audio has {len(payload)} bytes, at most {limits.largest_bytes} are read."
+        raise InvalidRequest(sentence, reason="TOO_LARGE")
     raw = spec.encoding in SAMPLE_BYTES
     samples, source_hz = _read_raw(spec, payload, limits) if raw else _read_file(payload, limits)
     _check_level(samples)
@@ -104,9 +105,8 @@ def _check_shape(rate_hz: int, channels: int, frames: int, limits: Limits) -> No
     if not 1 <= channels <= MAX_CHANNELS:
         raise InvalidRequest(f"The reference audio has {channels} channels; mono or stereo is read.")
     if frames > limits.longest_s * rate_hz:
-        raise InvalidRequest(
-            f"The reference audio lasts {frames / rate_hz:.1f} s, at most {limits.longest_s:g} s are read."
-        )
+        sentence = f"The reference audio lasts {frames / rate_hz:.1f} s, at most {limits.longest_s:g} s are read."
+        raise InvalidRequest(sentence, reason="TOO_LARGE")
     if frames < SHORTEST_S * rate_hz:
         raise InvalidRequest(
             f"The reference audio lasts {frames / rate_hz:.2f} s, at least {SHORTEST_S:g} s are needed."

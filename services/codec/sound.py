@@ -43,15 +43,15 @@ class Packet:
 def checked_format(encoding: int, sample_rate_hz: int, channel_count: int, codec_rate_hz: int) -> SoundFormat:
     """Defaults filled in. InvalidRequest for what cannot be made."""
     if encoding not in list(Encoding):
-        raise InvalidRequest(f"Unknown audio encoding {encoding}.")
+        raise InvalidRequest(f"Unknown audio encoding {encoding}.", reason="UNSUPPORTED")
     chosen = SoundFormat(Encoding(encoding or Encoding.PCM_S16LE), sample_rate_hz or codec_rate_hz, channel_count or 1)
     rates = OPUS_RATES_HZ if chosen.encoding is Encoding.OPUS else tuple(sorted({*RATES_HZ, codec_rate_hz}))
     if chosen.sample_rate_hz not in rates:
-        raise InvalidRequest(
-            f"{chosen.encoding.name} is made at {', '.join(map(str, rates))} Hz, not {sample_rate_hz}."
-        )
+        made = ", ".join(map(str, rates))
+        sentence = f"{chosen.encoding.name} is made at {made} Hz, not {sample_rate_hz}."
+        raise InvalidRequest(sentence, reason="UNSUPPORTED")
     if chosen.channel_count not in (1, 2):
-        raise InvalidRequest(f"Sound has 1 or 2 channels, not {channel_count}.")
+        raise InvalidRequest(f"Sound has 1 or 2 channels, not {channel_count}.", reason="UNSUPPORTED")
     return chosen
 
 
@@ -150,7 +150,9 @@ class _Opus(_Packetiser):
         try:
             import av
         except ImportError as error:
-            raise InvalidRequest("This codec was installed without Opus (the package `av`).") from error
+            raise InvalidRequest(
+                "This codec was installed without Opus (the package `av`).", reason="UNSUPPORTED"
+            ) from error
         self._frame = av.AudioFrame
         self._form = form
         self._size = round(form.sample_rate_hz * OPUS_PACKET_S)

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 import torch
 
-from common.errors import InvalidRequest, NotReady, Overloaded
+from common.errors import InvalidRequest, Overloaded
 from services.codec.engine import CodecEngine, DecodeSpec, EncodeSpec, Encoding, EngineSettings
 from services.codec.model.config import CodecConfig
 from services.codec.model.encoder import load_encoder
@@ -190,6 +190,7 @@ async def test_a_codec_without_its_encoder_says_so(tiny: Path) -> None:
     engine = CodecEngine(EngineSettings(str(tiny), slot_count=1, encode=False))
     await engine.start()
     assert not engine.info().supports_encode
-    with pytest.raises(NotReady):
+    with pytest.raises(InvalidRequest) as refused:
         await engine.encode(FILE, as_file(voice()))
+    assert refused.value.reason == "UNSUPPORTED"
     await engine.close()
