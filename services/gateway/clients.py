@@ -222,10 +222,13 @@ class Stages:
         """The voices of all talkers, each name once, in the order of the replicas. `NotReady` when none answers."""
 
         async def ask(replica: Replica) -> list[tts_lm_pb2.VoiceInfo]:
-            request = tts_lm_pb2.ListVoicesRequest()
-            return list((await replica.stub.ListVoices(request, timeout=2.0, wait_for_ready=True)).voices)
+            # While one answers nobody waits for those that do not.
+            response = await replica.stub.ListVoices(
+                tts_lm_pb2.ListVoicesRequest(), timeout=2.0, wait_for_ready=not self.tts_lm.is_up
+            )
+            return list(response.voices)
 
-        answers = await asyncio.gather(*(ask(replica) for replica in self.tts_lm.all), return_exceptions=True)
+        answers = await asyncio.gather(*map(ask, self.tts_lm.all), return_exceptions=True)
         found: dict[str, tts_lm_pb2.VoiceInfo] = {}
         for answer in answers:
             if isinstance(answer, grpc.aio.AioRpcError):

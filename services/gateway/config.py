@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Annotated, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from common.stream_config import StreamConfig
 from services.gateway.search import Patience
@@ -54,6 +54,19 @@ class GatewayConfig(StreamConfig):
         Field(gt=0, le=3600, description="Unless the caller says: text away for so long closes a part; absent: held."),
     ] = None
 
+    http: Annotated[bool, Field(description="Serve HTTP: OpenAI's speech endpoint, WebSocket, health.")] = True
+    http_port: Annotated[
+        int | None,
+        Field(ge=0, le=65535, description="Port of HTTP; absent: 8080, or a free one when port is 0."),
+    ] = None
+    http_max_input_characters: Annotated[
+        int, Field(ge=1, le=1_000_000, description="Text of one request over HTTP.")
+    ] = 4096
+    voice_aliases: Annotated[
+        dict[str, str],
+        Field(default_factory=dict, description="Stock voice names and the voices here that they mean, as JSON."),
+    ]
+
     @property
     def terms(self) -> Terms:
         """What every utterance is told."""
@@ -64,6 +77,11 @@ class GatewayConfig(StreamConfig):
             text_timeout_s=self.text_timeout_s,
             patience=Patience(self.connect_timeout_s, self.resume_timeout_s),
         )
+
+    @field_validator("http_port")
+    @classmethod
+    def _http_port(cls, value: int | None, info: ValidationInfo) -> int:
+        return value if value is not None else (8080 if info.data.get("port") else 0)
 
     @field_validator("tts_lm_address", "codec_address")
     @classmethod

@@ -16,6 +16,7 @@ from common.stream import Kind
 from common.telemetry import Milestone, SpanName, Work
 from services.gateway.clients import Stages
 from services.gateway.config import GatewayConfig
+from services.gateway.http import HttpServer
 from services.gateway.pipeline import SpeechLine
 from services.gateway.utterance import Event, Sound, SpeechEnded, SpeechUtterance, Started
 
@@ -29,10 +30,14 @@ class Gateway:
     def __init__(self, config: GatewayConfig) -> None:
         self._config = config
         self._watch: asyncio.Task[None] | None = None
+        self.http: HttpServer | None = None
 
     async def start(self) -> None:
         """Dial and look once. A stage that is not there yet is told to whoever asks for speech, not waited for."""
         self.stages = Stages(self._config.tts_lm_address, self._config.codec_address)
+        self.time = asyncio.get_running_loop().time
+        if self.http is not None:
+            await self.http.start()
         await self.stages.look()
         self._watch = asyncio.create_task(self.stages.watch())  # ends in `close`, which raises what it raised
 
@@ -40,19 +45,29 @@ class Gateway:
         """A way through the stages for one caller."""
         return SpeechLine(self.stages, self._config.terms)
 
+    def stage(self) -> SynthesizeStage:
+        """The meaning of one caller's stream, over whatever it comes."""
+        return SynthesizeStage(self.line())
+
     async def close(self) -> None:
-        """Hang up."""
+        """Hang up. Also after a `start` that failed half-way."""
+        if self.http is not None:
+            await self.http.close()
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.wait([self._watch])
+        if hasattr(self, "stages"):
             await self.stages.close()
-            if not self._watch.cancelled():
-                self._watch.result()
+        if self._watch is not None and not self._watch.cancelled():
+            self._watch.result()
 
 
 def register(server: Server, gateway: Gateway, config: GatewayConfig) -> None:
     """Serve both services there."""
-    speech = SpeechServicer(server, gateway, config)
+    edge = Edge(config.limits, server.telemetry, server.telemetry.observer("gateway"), server.draining)
+    if config.http:
+        gateway.http = HttpServer(config, gateway, server, edge)
+    speech = SpeechServicer(gateway, edge)
     server.add(gateway_pb2_grpc.add_SpeechServiceServicer_to_server, speech, SPEECH)
     # Every method answers UNIMPLEMENTED until conversation is built: that is what the generated class does.
     conversation = gateway_pb2_grpc.ConversationServiceServicer()
@@ -60,12 +75,12 @@ def register(server: Server, gateway: Gateway, config: GatewayConfig) -> None:
 
 
 class SpeechServicer(gateway_pb2_grpc.SpeechServiceServicer):
-    def __init__(self, server: Server, gateway: Gateway, config: GatewayConfig) -> None:
+    def __init__(self, gateway: Gateway, edge: Edge) -> None:
         self._gateway = gateway
-        self._edge = Edge(config.limits, server.telemetry, server.telemetry.observer("gateway"), server.draining)
+        self._edge = edge
 
     async def Synthesize(self, requests: AsyncIterator[Any], context: Any) -> None:
-        await self._edge.serve(SynthesizeStage(self._gateway.line()), requests, context)
+        await self._edge.serve(self._gateway.stage(), requests, context)
 
     async def ListVoices(self, request: gateway_pb2.ListVoicesRequest, context: Any) -> gateway_pb2.ListVoicesResponse:
         return gateway_pb2.ListVoicesResponse(voices=await self._gateway.stages.voices())

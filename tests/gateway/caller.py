@@ -125,6 +125,6 @@ def reason_of(ended: Any) -> str:
 
 
 async def until(condition: Any) -> None:
-    """Wait for a condition of our own process; the test's time limit is the limit."""
-    while not condition():
+    """Wait for a condition that tells nobody when it comes true; the test's time limit is the limit."""
+    while not condition():  # noqa: ASYNC110
         await asyncio.sleep(0.001)

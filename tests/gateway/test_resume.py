@@ -16,7 +16,7 @@ from services.gateway.config import GatewayConfig
 from services.gateway.server import Gateway, register
 from tests.edges import serving
 from tests.fakes import Refusing, ToneCodec, ToneTtsLm, speak, tone
-from tests.gateway.caller import Caller, calling, reason_of, until
+from tests.gateway.caller import Caller, calling, dialled, opened, reason_of, until
 
 TEXT = "The quick brown fox jumps over the lazy dog."
 
@@ -149,20 +149,20 @@ async def test_a_refusal_sends_the_utterance_to_the_next_replica(refusal: Any) -
 
 async def test_a_full_house_refuses_at_once_and_goes_on_with_whom_it_has() -> None:
     talkers = [ToneTtsLm(slot_count=1), ToneTtsLm(slot_count=1)]
-    async with mesh(talkers, [ToneCodec()], connect_timeout_s=30.0) as it, calling(it.address) as other:
-        async with calling(it.address) as third:
-            for caller in (it.caller, other):
-                await caller.start()
-                await caller.text(TEXT)
-                await caller.heard(1)
-            ended = await third.say(TEXT)
-            assert (third.reason, reason_of(ended)) == (FinishReason.FAILED, "NO_SLOT")
-            for caller in (it.caller, other):
-                await caller.flush()
-                await caller.to_end()
-                assert caller.pcm == sound()
-            await third.say(TEXT)
-            assert third.pcm == sound()
+    async with mesh(talkers, [ToneCodec()], connect_timeout_s=30.0) as it, dialled(it.address) as channel:
+        other, third = opened(channel), opened(channel)
+        for caller in (it.caller, other):
+            await caller.start()
+            await caller.text(TEXT)
+            await caller.heard(1)
+        ended = await third.say(TEXT)
+        assert (third.reason, reason_of(ended)) == (FinishReason.FAILED, "NO_SLOT")
+        for caller in (it.caller, other):
+            await caller.flush()
+            await caller.to_end()
+            assert caller.pcm == sound()
+        await third.say(TEXT)
+        assert third.pcm == sound()
 
 
 async def test_what_every_replica_would_refuse_is_asked_of_one() -> None:
