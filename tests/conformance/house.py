@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 
 from common.errors import MeshError
+from common.serving import Server
 from common.slots import SlotPool
 from common.status import error_of_call
 from common.stream import Drop, Kind, Marks, Place, StreamGuard
@@ -27,6 +28,7 @@ class House:
     """One service with a channel to it. `pools` are the slots of every engine in it."""
 
     dialect: Dialect
+    server: Server
     channel: grpc.aio.Channel
     pools: tuple[SlotPool, ...]
 
@@ -58,7 +60,7 @@ async def house(service: str, step_s: float = 0.0, slot_count: int = 64, **setti
             server = await stack.enter_async_context(serving(service, engines[0], **settings))
         limits = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(server.address, options=limits))
-        yield House(DIALECTS[service], channel, tuple(engine.pool for engine in engines))
+        yield House(DIALECTS[service], server, channel, tuple(engine.pool for engine in engines))
 
 
 class Stream:

@@ -14,6 +14,8 @@ from tests.guarantees import check
 START, INPUT, FLUSH, STOP, RESET = Kind.START, Kind.INPUT, Kind.FLUSH, Kind.STOP, Kind.RESET
 UTTERANCE = (START, INPUT, INPUT, FLUSH)
 
+WITH_RESET = ["codec", "gateway", "tts_lm"]
+
 BEFORE = {
     "fresh": (),
     "started": (START,),
@@ -102,11 +104,9 @@ async def test_stop_is_legal_in_any_state_and_leaves_the_stream_usable(home, sta
     await spoken(stream, home)
 
 
+@pytest.mark.parametrize("service", WITH_RESET)
 @pytest.mark.parametrize("state", BEFORE)
 async def test_reset_is_legal_in_any_state_and_answered_after_every_end(home, state):
-    if not home.dialect.has_reset:
-        assert "reset" not in home.dialect.request.DESCRIPTOR.fields_by_name
-        return
     stream = home.stream()
     await stream.say_all(BEFORE[state])
     await stream.say(RESET)
@@ -121,12 +121,12 @@ async def test_nothing_comes_before_start(home, kind):
     assert stream.fault.reason == "OUT_OF_ORDER"
 
 
+@pytest.mark.parametrize("service", WITH_RESET)
 @pytest.mark.parametrize("kind", [INPUT, FLUSH])
 async def test_after_reset_only_start_may_come(home, kind):
-    if home.dialect.has_reset:
-        stream = home.stream()
-        await stream.say_all((START, INPUT, RESET, kind))
-        assert await stream.listen() == "FAILED_PRECONDITION"
+    stream = home.stream()
+    await stream.say_all((START, INPUT, RESET, kind))
+    assert await stream.listen() == "FAILED_PRECONDITION"
 
 
 @pytest.mark.parametrize("kind", [INPUT, FLUSH])
@@ -189,13 +189,17 @@ async def test_a_caller_that_goes_away_frees_everything(service):
         await home.empty()
 
 
+@pytest.mark.parametrize("service", ["brain"])
+async def test_a_turn_has_its_epoch_to_itself(home):
+    stream = home.stream()
+    await stream.say_all(UTTERANCE)
+    await stream.say(START, epoch=0)
+    assert await stream.listen() == "FAILED_PRECONDITION"
+
+
+@pytest.mark.parametrize("service", WITH_RESET)
 async def test_utterances_of_one_epoch_are_heard_one_after_another(home):
     stream = home.stream()
-    if not home.dialect.has_utterances and not home.dialect.has_reset:  # the brain: one turn an epoch
-        await stream.say_all((*UTTERANCE,))
-        await stream.say(START, epoch=0)
-        assert await stream.listen() == "FAILED_PRECONDITION"
-        return
     for count in (1, 2, 3):
         await stream.say(START, epoch=0)
         await stream.say_all((*[INPUT] * count, FLUSH))
@@ -265,6 +269,22 @@ async def test_an_idle_stream_runs_out_of_time(service):
         await stream.say_all(UTTERANCE)
         assert await stream.listen() == "DEADLINE_EXCEEDED"
         assert reasons(stream) == [FinishReason.COMPLETED]
+
+
+async def test_a_draining_service_finishes_what_runs_and_then_ends_every_stream(service):
+    async with house(service, step_s=0.01) as home:
+        idle, busy = home.stream(), home.stream()
+        await idle.say_all(UTTERANCE)
+        await idle.hear_until("ended")
+        await busy.say_all((START, *[INPUT] * 10, FLUSH))
+        await busy.hear_until("product")
+        draining = asyncio.create_task(home.server.drain(10))
+        assert await idle.listen() == "UNAVAILABLE"
+        assert await busy.listen() == "UNAVAILABLE"
+        await draining
+        assert (idle.fault.reason, busy.fault.reason) == ("DRAINING", "DRAINING")
+        assert reasons(busy) == [FinishReason.COMPLETED]
+        assert busy.product() == home.dialect.whole(10)
 
 
 async def test_many_streams_at_once_hear_each_their_own(home):
