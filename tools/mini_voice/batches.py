@@ -39,9 +39,9 @@ class Batch:
 class Batcher:
     """Draws batches of about `row_budget` rows from utterances of similar length."""
 
-    def __init__(self, corpus: Corpus, tokenizer: Tokenizer, seed: int) -> None:
+    def __init__(self, corpus: Corpus, tokenizer: Tokenizer) -> None:
         self._corpus = corpus
-        self._random = np.random.default_rng(seed)
+        self._random = np.random.default_rng(0)
         self.ids = special_ids(tokenizer)
         self._tokens = [vocabulary.encode(tokenizer, text) for text in corpus.texts]
         self._frames = np.diff(corpus.offsets)
@@ -49,8 +49,12 @@ class Batcher:
         order = np.argsort(self._frames, kind="stable")
         self._order, self._sorted = order, self._frames[order]
 
-    def draw(self, row_budget: int, frame_limit: int, damage: float, whole_share: float) -> Batch:
-        """Utterances of at most `frame_limit` frames, all about as long as one drawn at random by its frames."""
+    def draw(self, seed: int, row_budget: int, frame_limit: int, damage: float, whole_share: float) -> Batch:
+        """Utterances of at most `frame_limit` frames, all about as long as one drawn at random by its frames.
+
+        The same arguments give the same batch, whoever draws it and in whatever order.
+        """
+        self._random = np.random.default_rng(seed)
         last = max(1, int(np.searchsorted(self._sorted, frame_limit, side="right")))
         weights = self._sorted[:last].cumsum()
         centre = int(np.searchsorted(weights, self._random.random() * weights[-1]))

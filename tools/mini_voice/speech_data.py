@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from tools.mini_voice import features
 from tools.mini_voice.lexicon import installed_lexicon
+from tools.mini_voice.offline_sentences import offline_answers
 from tools.mini_voice.synthesiser import Speech, synthesiser
 from tools.mini_voice.text import Writer, evaluation_sentences, normal_form
 from tools.mini_voice.timing import LEAD_FRAMES, TAIL_FRAMES, chars_by_frame, phones_by_frame
@@ -74,7 +75,7 @@ def read_shard(path: Path) -> Shard:
 
 def shard_texts(index: int) -> Iterator[tuple[str, int]]:
     """(text, voice) of a shard's utterances; none of the evaluation sentences is among them."""
-    writer = Writer(1000 + index, _lexicon())
+    writer = Writer(1000 + index, _lexicon(), answers=_answers())
     chance = random.Random(index)
     for _ in range(UTTERANCES_PER_SHARD):
         text = _unheld(writer, chance)
@@ -93,6 +94,11 @@ def _unheld(writer: Writer, chance: random.Random) -> str:
 @cache
 def _lexicon() -> Sequence[tuple[str, float]]:
     return installed_lexicon()
+
+
+@cache
+def _answers() -> Sequence[str]:
+    return offline_answers(4000)
 
 
 @cache

@@ -163,7 +163,9 @@ class MiniTalker(nn.Module):
     def rows(self, text: Tensor, codec: Tensor, codes: Tensor) -> Tensor:
         """text and codec [B, T], codes [B, T, used − 1]; ids below 0 add nothing → [B, T, H]."""
         stack, talker = self.talker.model, self.talker
-        x = talker.text_projection(stack.text_embedding(text)) + _looked_up(stack.codec_embedding, codec)
+        x: Tensor = talker.text_projection(cast(Any, stack).text_embedding(text)) + _looked_up(
+            stack.codec_embedding, codec
+        )
         for book, table in enumerate(talker.code_predictor.tables()):
             x = x + _looked_up(table, codes[..., book])
         return x
@@ -183,13 +185,13 @@ class MiniTalker(nn.Module):
     def residual_logits(self, hidden: Tensor, codes: Tensor) -> list[Tensor]:
         """Teacher-forced: hidden [N, H], codes [N, used] → logits of books 1 … used − 1, each [N, 512]."""
         predictor = self.talker.code_predictor
-        inputs = [hidden, self.talker.model.codec_embedding(codes[:, 0])]
+        inputs = [hidden, cast(Any, self.talker.model).codec_embedding(codes[:, 0])]
         tables = predictor.tables()
         inputs += [tables[i](codes[:, i + 1]) for i in range(USED_CODEBOOKS - 2)]
         out = predictor.run(torch.stack(inputs, 1))
         return [head(out[:, i + 1]) for i, head in enumerate(predictor.lm_head)]
 
 
-def _looked_up(table: nn.Embedding, ids: Tensor) -> Tensor:
+def _looked_up(table: Any, ids: Tensor) -> Tensor:
     rows: Tensor = table(ids.clamp(min=0)) * (ids >= 0)[..., None]
     return rows

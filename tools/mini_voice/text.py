@@ -20,11 +20,15 @@ _GLUE = WORDS["glue"].split()
 
 @dataclass
 class Writer:
-    """Draws sentences. `lexicon` words appear in `{any}` slots and in word strings, tempered by `flatness`."""
+    """Draws sentences. `lexicon` words appear in `{any}` slots and in word strings, tempered by `flatness`.
+
+    `answers` are texts to draw from beside them, a few in a hundred.
+    """
 
     seed: int
     lexicon: Sequence[tuple[str, float]]
     flatness: float = 0.5
+    answers: Sequence[str] = ()
     _random: random.Random = field(init=False)
     _words: list[str] = field(init=False)
     _weights: list[float] = field(init=False)
@@ -37,6 +41,8 @@ class Writer:
     def sentence(self) -> str:
         """One sentence of 1 to about 20 words."""
         kind = self._random.random()
+        if self.answers and kind < 0.06:
+            return self._random.choice(self.answers)
         if kind < 0.45:
             return self.pattern()
         if kind < 0.95:

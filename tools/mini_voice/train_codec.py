@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tools.mini_voice.codec_net import CodecDecoder
 from tools.mini_voice.dimensions import USED_CODEBOOKS, model_and_codec_config
+from tools.mini_voice.sound import SoundBank
 
 FRAME_SAMPLES = 1920
 _WINDOWS = (256, 512, 1024, 2048)
@@ -36,23 +39,22 @@ class CodecPlan:
     device: str = "cpu"
 
 
-def train(work: Path, codes: Tensor, samples: Tensor, offsets: Tensor, entries: Tensor, plan: CodecPlan) -> None:
-    """codes [F, 16], samples [F·1920] int16, offsets [U + 1], entries [16, 512, D] as the decoder sees them."""
+def train(work: Path, bank: SoundBank, entries: Tensor, plan: CodecPlan) -> None:
+    """Continue from work/codec.pt, or begin; `entries` [16, 512, D] as the decoder sees them."""
     path = work / "codec.pt"
-    torch.manual_seed(int(time.time()) if path.exists() else 0)
     net = build().to(plan.device)
     optimiser = torch.optim.AdamW(net.parameters(), plan.learning_rate, betas=(0.8, 0.99), weight_decay=0.01)
-    step = _resume(path, net, optimiser, plan.device)
-    starts = _starts(offsets, plan.frames)
-    codes, entries, samples = codes.to(plan.device), entries.to(plan.device), samples.to(plan.device)
-    sound = samples.view(-1, FRAME_SAMPLES)
+    first = step = _resume(path, net, optimiser, plan.device)
+    codes = torch.from_numpy(bank.codes.astype(np.int64)).to(plan.device)
+    sound = torch.from_numpy(bank.samples).view(-1, FRAME_SAMPLES).to(plan.device)
+    entries, starts = entries.to(plan.device), _starts(bank.offsets, plan.frames).to(plan.device)
     begun = saved = time.monotonic()
-    losses: list[float] = []
+    recent = 0.0
     while step < plan.steps and time.monotonic() - begun < plan.seconds:
-        for group in optimiser.param_groups:
-            group["lr"] = plan.learning_rate * min(1.0, (step + 1) / 100) * _decay(step / plan.steps)
-        rows = starts[torch.randint(len(starts), (plan.batch,))][:, None] + torch.arange(plan.frames)
-        rows = rows.to(plan.device)
+        _set_rate(optimiser, plan, step)
+        torch.manual_seed(step)
+        rows = starts[torch.randint(len(starts), (plan.batch,), device=plan.device)][:, None]
+        rows = rows + torch.arange(plan.frames, device=plan.device)
         target = sound[rows].flatten(1).to(torch.float32) / 32768
         loss = spectral_loss(net(latent(codes[rows], entries, dropped=True)), target)
         optimiser.zero_grad(set_to_none=True)
@@ -60,10 +62,11 @@ def train(work: Path, codes: Tensor, samples: Tensor, offsets: Tensor, entries: 
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimiser.step()
         step += 1
-        losses.append(loss.item())
+        if step % 10 == 0:
+            recent = loss.item() if recent == 0.0 else 0.8 * recent + 0.2 * loss.item()
         if step % 50 == 0:
-            speed = 50 / (time.monotonic() - begun) if step <= 50 else len(losses) / (time.monotonic() - begun)
-            print(f"codec step {step} loss {sum(losses[-50:]) / 50:.4f} steps/s {speed:.2f}", flush=True)
+            pace = (time.monotonic() - begun) / (step - first)
+            print(f"codec step {step} loss {recent:.4f} s/step {pace:.3f}", flush=True)
         if time.monotonic() - saved > plan.save_every_s:
             save(path, net, optimiser, step)
             saved = time.monotonic()
@@ -83,10 +86,10 @@ def latent(codes: Tensor, entries: Tensor, *, dropped: bool = False) -> Tensor:
     """
     books = torch.stack([entries[book, codes[..., book]] for book in range(USED_CODEBOOKS)])  # [K, B, T, D]
     if dropped:
-        kept = torch.full((codes.shape[0],), USED_CODEBOOKS)
-        chosen = torch.rand(codes.shape[0]) < _LAST_BOOK_DROP
-        kept[chosen] = torch.randint(2, USED_CODEBOOKS, (int(chosen.sum()),))
-        mask = torch.arange(USED_CODEBOOKS)[:, None] < kept
+        rows, device = codes.shape[0], codes.device
+        fewer = torch.randint(2, USED_CODEBOOKS, (rows,), device=device)
+        kept = torch.where(torch.rand(rows, device=device) < _LAST_BOOK_DROP, fewer, USED_CODEBOOKS)
+        mask = torch.arange(USED_CODEBOOKS, device=device)[:, None] < kept
         books = books * mask[:, :, None, None].to(books)
     z = books.sum(0)
     return F.pad(z, (0, z.shape[-1])).transpose(1, 2)
@@ -117,18 +120,17 @@ def _resume(path: Path, net: torch.nn.Module, optimiser: torch.optim.Optimizer, 
     return int(state["step"])
 
 
-def _starts(offsets: Tensor, frames: int) -> Tensor:
+def _starts(offsets: npt.NDArray[np.int64], frames: int) -> Tensor:
     """Every frame that begins a bite inside one utterance."""
-    inside = [
-        torch.arange(a, b - frames + 1)
-        for a, b in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
-        if b - a >= frames
-    ]
-    return torch.cat(inside)
+    bounds = zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
+    return torch.cat([torch.arange(a, b - frames + 1) for a, b in bounds if b - a >= frames])
 
 
-def _decay(part: float) -> float:
-    return 1.0 if part < 0.5 else max(0.05, 2 * (1 - part))
+def _set_rate(optimiser: torch.optim.Optimizer, plan: CodecPlan, step: int) -> None:
+    """Warm up, hold, and fall linearly over the second half to a twentieth."""
+    part = min(1.0, (step + 1) / 100) * min(1.0, max(0.05, 2 * (1 - step / plan.steps)))
+    for group in optimiser.param_groups:
+        group["lr"] = plan.learning_rate * part
 
 
 def _magnitude(x: Tensor, size: int) -> Tensor:

@@ -7,6 +7,7 @@ layers are asked to look there) and which phonemes (read from a middle layer). S
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from tools.mini_voice.batches import Batch, Batcher
 from tools.mini_voice.corpus import Corpus
@@ -43,7 +45,26 @@ class TalkerPlan:
     phone_weight: float = 0.3
     save_every_s: float = 120.0
     device: str = "cpu"
-    bfloat16: bool = False
+    bfloat16: bool = True
+    workers: int = 0
+
+    def frame_limit(self, step: int) -> int:
+        """Short utterances first: the longest that may be drawn at `step`."""
+        grown = min(1.0, step / self.short_steps) ** 2
+        return round(self.first_limit + (self.last_limit - self.first_limit) * grown)
+
+
+class Draws(IterableDataset[Batch]):
+    """The batches of steps `first`, `first` + 1, …, shared out among the loader's workers in turn."""
+
+    def __init__(self, batcher: Batcher, plan: TalkerPlan, first: int) -> None:
+        self._batcher, self._plan, self._first = batcher, plan, first
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker, plan = get_worker_info(), self._plan
+        skip, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        for step in range(self._first + skip, plan.steps, stride):
+            yield self._batcher.draw(step, plan.rows, plan.frame_limit(step), plan.damage, plan.whole_share)
 
 
 def train(work: Path, corpus: Corpus, tokenizer: Tokenizer, plan: TalkerPlan) -> None:
@@ -53,42 +74,39 @@ def train(work: Path, corpus: Corpus, tokenizer: Tokenizer, plan: TalkerPlan) ->
     torch.set_float32_matmul_precision("high")
     net = build(len(corpus.phone_names)).to(plan.device)
     optimisers = _optimisers(net, plan)
-    step = _resume(path, net, optimisers, plan.device)
-    batcher = Batcher(corpus, tokenizer, seed=step)
-    print(
-        f"talker: {sum(p.numel() for p in net.parameters())} parameters, {batcher.tokens_per_second:.2f} tokens/s",
-        flush=True,
-    )
+    first = step = _resume(path, net, optimisers, plan.device)
+    batcher = Batcher(corpus, tokenizer)
+    count = sum(p.numel() for p in net.parameters())
+    print(f"talker: {count} parameters, {batcher.tokens_per_second:.2f} tokens/s", flush=True)
+    batches = DataLoader(Draws(batcher, plan, step), batch_size=None, num_workers=plan.workers)
     begun = saved = time.monotonic()
-    told: dict[str, float] = {}
-    done = 0
-    while step < plan.steps and time.monotonic() - begun < plan.seconds:
+    for batch in batches:
         _set_rates(optimisers, plan, step)
-        limit = round(plan.first_limit + (plan.last_limit - plan.first_limit) * min(1.0, step / plan.short_steps) ** 2)
-        batch = batcher.draw(plan.rows, limit, plan.damage, plan.whole_share).to(plan.device)
-        with torch.autocast(plan.device, torch.bfloat16, enabled=plan.bfloat16):
-            losses = losses_of(net, batch, plan)
-        total = (
-            losses["code0"]
-            + losses["residual"]
-            + plan.guide_weight * losses["guide"]
-            + plan.phone_weight * losses["phone"]
-        )
-        total.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        for optimiser in optimisers:
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-        step, done = step + 1, done + 1
-        if step % 10 == 0:
-            told = {name: 0.9 * told.get(name, value.item()) + 0.1 * value.item() for name, value in losses.items()}
+        losses = _step(net, optimisers, batch.to(plan.device), plan)
+        step += 1
         if step % 50 == 0:
-            line = " ".join(f"{name} {value:.3f}" for name, value in told.items())
-            print(f"talker step {step} limit {limit} {line} s/step {(time.monotonic() - begun) / done:.2f}", flush=True)
+            line = " ".join(f"{name} {value.item():.3f}" for name, value in losses.items())
+            pace = (time.monotonic() - begun) / (step - first)
+            print(f"talker step {step} limit {plan.frame_limit(step)} {line} s/step {pace:.3f}", flush=True)
         if time.monotonic() - saved > plan.save_every_s:
             _save(path, net, optimisers, step)
             saved = time.monotonic()
+        if time.monotonic() - begun > plan.seconds:
+            break
     _save(path, net, optimisers, step)
+
+
+def _step(
+    net: MiniTalker, optimisers: list[torch.optim.Optimizer], batch: Batch, plan: TalkerPlan
+) -> dict[str, Tensor]:
+    with torch.autocast(plan.device, torch.bfloat16, enabled=plan.bfloat16):
+        losses = losses_of(net, batch, plan)
+    weighted(losses, plan).backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+    for optimiser in optimisers:
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+    return losses
 
 
 def build(phone_count: int) -> MiniTalker:
@@ -117,6 +135,12 @@ def losses_of(net: MiniTalker, batch: Batch, plan: TalkerPlan) -> dict[str, Tens
         "envelope": by_book[1].detach(),
         "last": by_book[-1].detach(),
     }
+
+
+def weighted(losses: dict[str, Tensor], plan: TalkerPlan) -> Tensor:
+    """What is minimised."""
+    hints = plan.guide_weight * losses["guide"] + plan.phone_weight * losses["phone"]
+    return losses["code0"] + losses["residual"] + hints
 
 
 def guide_loss(looks: list[Tensor], target: Tensor) -> Tensor:
