@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,8 @@ CODEBOOKS = 16
 WARM_UP = 3
 
 
-def main() -> int:
-    arguments = _arguments()
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _arguments(argv)
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # for the reference's process
     torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as scratch:
@@ -119,7 +119,7 @@ def reference(python: Path | None, model: Path) -> Iterator[Any]:
         child.stdin.close()
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="streamed codec frames: ours against the reference")
     parser.add_argument("--model", type=Path, help="a checkpoint; default: random weights at the real dimensions")
     parser.add_argument("--reference-python", type=Path, help="Python of the reference environment")
@@ -128,7 +128,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--streams", default="1,4", help="streams per step; the reference takes part in 1 only")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

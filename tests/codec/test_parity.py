@@ -76,6 +76,21 @@ def test_undivided_decode_equals_the_reference(stored: Stored, dtype: str) -> No
     np.testing.assert_allclose(samples.numpy(), expected, rtol=0, atol=TOLERANCE[dtype])
 
 
+@pytest.mark.timeout(240)
+def test_streamed_decode_stays_within_twice_the_references_own_rounding(stored: Stored) -> None:
+    """Packets of 1, 2, then 4 frames in float32, against the reference's float64."""
+    decoder = load_decoder(stored.config, device=CPU, dtype=torch.float32)
+    codes = torch.from_numpy(stored.arrays["codes"].astype(np.int64))[None]
+    state, sound, at = decoder.new_state(1, 4), [], 0
+    for frames in (1, 2, *[4] * 100):
+        if at < codes.shape[1]:
+            sound.append(decoder(codes[:, at : at + frames], state, torch.tensor([0]), torch.tensor([at == 0]))[0])
+            at += frames
+    samples = torch.cat(sound)[:: stored.provenance["every_nth_sample"]]
+    gap = np.abs(samples.numpy() - stored.arrays["samples_float64"]).max()
+    assert gap < 2 * stored.provenance["float32_against_float64"]
+
+
 @pytest.mark.timeout(60)
 def test_encoder_codes_equal_the_reference(stored: Stored) -> None:
     encoder = load_encoder(stored.config)
