@@ -51,6 +51,11 @@ class Plan:
         """What `python` is given."""
         return ("-m", f"services.{self.service}", *self.flags)
 
+    @property
+    def names_model(self) -> bool:
+        """Whether flags, environment or file say which speech model."""
+        return self.service in _FLAGS["model"] and "model" in self.config.model_fields_set
+
     def with_flags(self, **values: object) -> Plan:
         """The same with more flags, which stand over those before."""
         more = [part for name, value in values.items() for part in (f"--{name.replace('_', '-')}", str(value))]
@@ -73,13 +78,10 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def run_serve(args: argparse.Namespace) -> int:
     """Exit code of the supervisor; serving one service, this process becomes it and never returns."""
     from cli.ports import refuse_taken
-    from cli.supervisor import say
 
     services = GROUPS.get(args.what, (args.what,))
     plans = [plan(service, _given_flags(service, args)) for service in services]
-    plans, notice = _with_model(plans)
-    if notice:
-        say(notice)
+    plans = _with_models(plans)
     if args.ports == "free":
         plans = [_on_free_ports(each) for each in plans]
     else:
@@ -129,17 +131,27 @@ def _given_flags(service: str, args: argparse.Namespace) -> list[str]:
     return [*flags, "--backend", args.brain] if service == "brain" and args.brain is not None else flags
 
 
-def _with_model(plans: list[Plan]) -> tuple[list[Plan], str | None]:
-    """Give the default model to every service that needs one and was not told any, and what must be said of it."""
+def _with_models(plans: Sequence[Plan]) -> list[Plan]:
+    """Every speech stage with a model that is there: the default where none was named, fetched where it is a hub id."""
     from cli.default_model import default_model
+    from cli.hub import directory_of
+    from cli.supervisor import say
 
-    def needs_one(each: Plan) -> bool:
-        return each.service in _FLAGS["model"] and "model" not in each.config.model_fields_set
-
-    if not any(needs_one(each) for each in plans):
-        return plans, None
-    directory, notice = default_model()
-    return [each.with_flags(model=directory) if needs_one(each) else each for each in plans], notice
+    named = {each.service: str(each.config.model_dump()["model"]) for each in plans if each.names_model}
+    unnamed = [each.service for each in plans if each.service in _FLAGS["model"] and not each.names_model]
+    directories = {service: directory_of(model) for service, model in named.items()}
+    if unnamed:
+        directory, notice = default_model()
+        if notice:
+            say(notice)
+        directories |= dict.fromkeys(unnamed, directory)
+    # tts_lm finds an id by itself, and keeps it to tell which model speaks.
+    return [
+        each.with_flags(model=directories[each.service])
+        if each.service in unnamed or (each.service == "codec" and each.service in named)
+        else each
+        for each in plans
+    ]
 
 
 def _on_free_ports(each: Plan) -> Plan:

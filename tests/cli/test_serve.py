@@ -122,3 +122,41 @@ def test_a_cache_that_cannot_be_written_is_a_sentence(tmp_path, monkeypatch):
     with pytest.raises(CommandError, match="cannot be written"):
         default_model.default_model(tmp_path / "absent")
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """The hub's cache with one model in it, and no hub to reach."""
+    repository = tmp_path / "hub/models--Owner--Tiny"
+    write_random(repository / "snapshots/0123456789abcdef")
+    (repository / "refs").mkdir()
+    (repository / "refs/main").write_text("0123456789abcdef")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return repository
+
+
+@pytest.mark.timeout(60)
+async def test_a_model_of_the_hub_is_served_by_both_stages(hub):
+    async with started("serve", "speech", "--model", "Owner/Tiny", "--ports", "free") as process:
+        lines = [json.loads(await asyncio.wait_for(process.stdout.readline(), 50)) for _ in range(2)]
+        ready = {line["service"]: line["address"] for line in lines}
+        assert set(ready) == {"tts_lm", "codec"}
+        voices = await voicemesh("voices", "--json", "--tts-lm", ready["tts_lm"])
+        assert json.loads(voices.out)["model"].endswith("Tiny")
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "words"),
+    [
+        ("Owner/Absent", 1, "Owner/Absent is not in the hub's cache here and cannot be fetched"),
+        ("./absent", 2, "there is no directory './absent'"),
+        ("absent", 2, "there is no directory 'absent'"),
+    ],
+)
+async def test_a_model_that_is_nowhere_is_a_sentence(hub, model, code, words):
+    done = await voicemesh("serve", "codec", "--model", model, "--ports", "free")
+    assert (done.code, done.out) == (code, b"")
+    assert words in done.errors
