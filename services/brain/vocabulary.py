@@ -16,8 +16,9 @@ from tokenizers.decoders import DecodeStream
 
 from common.errors import InvalidRequest
 from common.fingerprint import tokenizer_fingerprint
-from services.brain.prompt import Conversation, for_template, shorter, template_tools
+from services.brain.prompt import ChatMessage, Conversation, for_template, shorter, template_tools
 from services.brain.tokens import AnswerParser
+from services.brain.types import Role
 
 
 class Vocabulary:
@@ -50,6 +51,13 @@ class Vocabulary:
             enable_thinking=False,
         )
         return text + conversation.partial_answer
+
+    def render_before(self, conversation: Conversation) -> str:
+        """What every prompt begins with in which a person speaks next."""
+        mark = "\ufffe"
+        message = ChatMessage(Role.USER, mark)
+        whole = self.render(replace(conversation, messages=(*conversation.messages, message), partial_answer=""))
+        return whole[: whole.rindex(mark)]
 
     def _harmless(self, conversation: Conversation) -> Conversation:
         """Nobody's words may hold control tokens: their spellings are removed."""

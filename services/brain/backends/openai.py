@@ -135,7 +135,7 @@ class OpenAIBackend:
 
 
 class OpenAIExchange:
-    """One turn of it. What is heard stays with the engine until the turn is complete: the protocol takes whole files."""
+    """One turn of it. What is heard waits in the engine until the turn is complete: files are sent whole."""
 
     def __init__(self, backend: OpenAIBackend, priority: int) -> None:
         self._backend = backend

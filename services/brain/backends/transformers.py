@@ -298,7 +298,7 @@ class _Ears:
 
         extractor: Any = WhisperFeatureExtractor
         self._extract: Any = extractor.from_pretrained(model, **where)
-        self._places = omni._get_feat_extract_output_lengths
+        self._places: Any = omni._get_feat_extract_output_lengths
 
     def places(self, conversation: Conversation) -> list[int]:
         """How many places each recording takes in the prompt."""
