@@ -1,11 +1,11 @@
 """What a hop costs: one message from a gateway's place to a stage and back, alone and with 200 streams.
 
-This process stands where the gateway stands; the stages are real processes with the real serving stack and edge, and
-toy engines (tests/fakes.py) that answer at once. `bare` is the same exchange with a gRPC server that does nothing else,
-so the difference is what order, epochs, spans and measures cost; `codec` and `codec, silent` differ in
-OTEL_SDK_DISABLED. `mesh` is four hops: a letter to tts_lm, its frame back and on to codec, its sound back. All servers
-run side by side and take turns, so that they meet the same machine. A time is from before a message is written until
-its answer was read.
+This process stands where the gateway stands; the stages are real processes with toy engines (tests/fakes.py) that
+answer at once. The same exchange goes to `bare` (gRPC alone), `serving` (the same handler behind `common.serving`),
+`codec` (the real edge and the toy codec) and `codec, silent` (the same with OTEL_SDK_DISABLED), so that the differences
+are what each layer costs. `mesh` is four hops: a letter to tts_lm, its frame back and on to codec, its sound back. All
+servers run side by side and take turns, so that they meet the same machine. A time is from before a message is written
+until its answer was read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import grpc
 import uvloop
@@ -27,6 +27,9 @@ from voicemesh.stream.v1 import stream_pb2
 from voicemesh.tts_lm.v1 import tts_lm_pb2, tts_lm_pb2_grpc
 
 from bench.report import ROOT, Report
+from common.config import ServiceConfig
+from common.serving import Server
+from common.telemetry import Telemetry
 
 FRAME = (1, 0, 99, 0, 0, *range(11))
 LETTER = "c"  # one frame in the toy's count
@@ -159,7 +162,8 @@ async def measure(arguments: argparse.Namespace) -> Report:
     fake = ("--port", "0", "--slots", str(max(arguments.streams) + 8), "--log-level", "ERROR")
     async with AsyncExitStack() as running:
         processes = (
-            process("bench.hop", "--serve-bare"),
+            process("bench.hop", "--serve", "bare"),
+            process("bench.hop", "--serve", "serving"),
             process("tests.fakes", "codec", *fake),
             process("tests.fakes", "codec", *fake, OTEL_SDK_DISABLED="true"),
             process("tests.fakes", "tts_lm", *fake),
@@ -167,14 +171,15 @@ async def measure(arguments: argparse.Namespace) -> Report:
         # All children before the first channel: grpc does not like to be forked.
         addresses = [await running.enter_async_context(child) for child in processes]
         channels = [await running.enter_async_context(grpc.aio.insecure_channel(address)) for address in addresses]
-        bare, codec, silent, tts_lm = channels
+        bare, serving, codec, silent, tts_lm = channels
         servers: dict[str, Open] = {
             "bare": lambda: CodecHop(bare),
+            "serving": lambda: CodecHop(serving),
             "codec": lambda: CodecHop(codec),
             "codec, silent": lambda: CodecHop(silent),
             "mesh": lambda: MeshHop(tts_lm, codec),
         }
-        report = Report("hop", {key: value for key, value in vars(arguments).items() if key != "serve_bare"})
+        report = Report("hop", {key: value for key, value in vars(arguments).items() if key != "serve"})
         for streams in arguments.streams:
             await measure_streams(report, servers, streams, arguments)
     return report
@@ -200,8 +205,14 @@ async def measure_streams(
             report.add("round_trip_s", times, server=name, hops=hops_made, streams=streams, pace=pace)
 
 
-async def serve_bare() -> None:
-    """A server that answers every message with as many bytes, and nothing else."""
+class EchoConfig(ServiceConfig):
+    """Answers every message with as many bytes, and nothing else."""
+
+    service: ClassVar[str] = "codec"
+
+
+async def serve_echo(kind: str) -> None:
+    """A server that answers every message at once: `bare` gRPC, or behind our `serving`."""
     sound = codec_pb2.DecodeResponse(
         session_id="0" * 32, audio=codec_pb2.AudioChunk(sample_count=1920, payload=bytes(SOUND_BYTES), frame_count=1)
     )
@@ -218,8 +229,15 @@ async def serve_bare() -> None:
 
     servicer = codec_pb2_grpc.CodecServiceServicer()
     vars(servicer)["Decode"] = decode
-    server = grpc.aio.server()
     add: Any = codec_pb2_grpc.add_CodecServiceServicer_to_server
+    if kind == "serving":
+        ours = Server(EchoConfig(), Telemetry.open(EchoConfig().telemetry))
+        ours.add(add, servicer, "voicemesh.codec.v1.CodecService")
+        await ours.start()
+        await ours.set_ready(True)
+        print(json.dumps({"address": ours.address}), flush=True)
+        await asyncio.Event().wait()
+    server = grpc.aio.server()
     add(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -238,12 +256,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="turns that the servers take")
     parser.add_argument("--warm-up", type=int, default=200, help="messages before each round, over all streams")
     parser.add_argument("--json", action="store_true", help="print the report instead of a table, and write no file")
-    parser.add_argument("--serve-bare", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--serve", choices=("bare", "serving"), help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        if arguments.serve_bare:
-            runner.run(serve_bare())
-            return 0
+        if arguments.serve:
+            runner.run(serve_echo(arguments.serve))
         report = runner.run(measure(arguments))
     if arguments.json:
         print(json.dumps(report.document()))

@@ -14,7 +14,7 @@ def test_every_server_is_measured_at_every_load(capsys: pytest.CaptureFixture[st
     )
     figures = json.loads(capsys.readouterr().out)["figures"]
     seen = {(figure["server"], figure["streams"], figure["pace"]) for figure in figures}
-    servers = ("bare", "codec", "codec, silent", "mesh")
+    servers = ("bare", "serving", "codec", "codec, silent", "mesh")
     assert seen == {(s, n, pace) for s in servers for n in (1, 3) for pace in ("back to back", "paced")}
     assert all(0 < figure["min"] <= figure["p50"] <= figure["p99"] for figure in figures)
     assert {figure["n"] for figure in figures if figure["pace"] == "back to back"} == {12}
