@@ -112,8 +112,9 @@ def wanted_ports(each: Plan) -> list[Wanted]:
     wanted = [Wanted(each.service, config.host, config.port)]
     if config.telemetry.metrics_port:
         wanted.append(Wanted(f"metrics of {each.service}", config.host, config.telemetry.metrics_port))
-    if http_port := getattr(config, "http_port", None):
-        wanted.append(Wanted(f"HTTP of {each.service}", config.host, http_port))
+    fields = config.model_dump()
+    if fields.get("http") and fields["http_port"]:
+        wanted.append(Wanted(f"HTTP of {each.service}", config.host, fields["http_port"]))
     return wanted
 
 

@@ -89,6 +89,9 @@ def test_flags_stand_over_the_environment_and_the_environment_over_the_file(tmp_
         ("codec", 1003),
         ("metrics of codec", 2003),
     ]
+    gateway = {wanted.purpose: wanted.port for wanted in wanted_ports(plan("gateway", ["--http-port", "1004"]))}
+    assert gateway == {"gateway": 50050, "metrics of gateway": 51050, "HTTP of gateway": 1004}
+    assert len(wanted_ports(plan("gateway", ["--no-http", "--no-metrics"]))) == 1
 
 
 def test_the_welcome_names_the_address_only_where_it_is_not_the_default():
