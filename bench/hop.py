@@ -138,38 +138,44 @@ async def opened(make: Open, streams: int) -> AsyncIterator[list[Hop]]:
 
 
 @asynccontextmanager
-async def process(*command: str, **environment: str) -> AsyncIterator[str]:
-    """A server as a process, and its address."""
+async def processes(*commands: tuple[tuple[str, ...], dict[str, str]]) -> AsyncIterator[list[str]]:
+    """A process for each module with its flags and environment, all READY: their addresses."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "gen")])
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", *command),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **environment},
-    )
-    assert child.stdout is not None
+    children = []
     try:
-        yield json.loads(await child.stdout.readline())["address"]
+        for command, environment in commands:
+            children.append(
+                await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    *("-m", *command),
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.DEVNULL,
+                    cwd=ROOT,
+                    env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **environment},
+                )
+            )
+        lines = [await child.stdout.readline() for child in children if child.stdout is not None]
+        yield [json.loads(line)["address"] for line in lines]
     finally:
-        child.terminate()
-        await child.wait()
+        for child in children:
+            child.terminate()
+        for child in children:
+            await child.wait()
 
 
 async def measure(arguments: argparse.Namespace) -> Report:
     """All servers, all loads, in turns."""
     fake = ("--port", "0", "--slots", str(max(arguments.streams) + 8), "--log-level", "ERROR")
+    commands: tuple[tuple[tuple[str, ...], dict[str, str]], ...] = (
+        (("bench.hop", "--serve", "bare"), {}),
+        (("bench.hop", "--serve", "serving"), {}),
+        (("tests.fakes", "codec", *fake), {}),
+        (("tests.fakes", "codec", *fake), {"OTEL_SDK_DISABLED": "true"}),
+        (("tests.fakes", "tts_lm", *fake), {}),
+    )
     async with AsyncExitStack() as running:
-        processes = (
-            process("bench.hop", "--serve", "bare"),
-            process("bench.hop", "--serve", "serving"),
-            process("tests.fakes", "codec", *fake),
-            process("tests.fakes", "codec", *fake, OTEL_SDK_DISABLED="true"),
-            process("tests.fakes", "tts_lm", *fake),
-        )
         # All children before the first channel: grpc does not like to be forked.
-        addresses = [await running.enter_async_context(child) for child in processes]
+        addresses = await running.enter_async_context(processes(*commands))
         channels = [await running.enter_async_context(grpc.aio.insecure_channel(address)) for address in addresses]
         bare, serving, codec, silent, tts_lm = channels
         servers: dict[str, Open] = {
@@ -252,7 +258,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--streams", type=_numbers, default=[1, 200], help="how many at once, with commas (default 1,200)"
     )
     parser.add_argument("--messages", type=int, default=10_000, help="per server back to back, over all streams")
-    parser.add_argument("--seconds", type=float, default=20.0, help="per server at the rate of speech")
+    parser.add_argument("--seconds", type=float, default=10.0, help="per server at the rate of speech")
     parser.add_argument("--rounds", type=int, default=5, help="turns that the servers take")
     parser.add_argument("--warm-up", type=int, default=200, help="messages before each round, over all streams")
     parser.add_argument("--json", action="store_true", help="print the report instead of a table, and write no file")
