@@ -81,6 +81,7 @@ class Talker:
         self._first_index: int | None = None  # of the segment's first frame that was made for us
         self._made = 0  # frames of the segment
         self._read = 0  # text tokens of the segment
+        self._is_resumed = False  # the replica goes on with what another one began
         self.talked = Talked()
         self._codes.extend(start.resume.codes)
 
@@ -215,6 +216,8 @@ class Talker:
                     self._started(response.started.seed)
                 elif payload == "frames":
                     self._frames(response.frames)
+                    if self._is_resumed and self._frames_left() == 0:
+                        return FinishReason.LENGTH
                 elif payload == "ended":
                     reason = self._ended(response.ended)
                     is_over = True
@@ -231,8 +234,10 @@ class Talker:
         start = tts_lm_pb2.GenerateStart()
         start.CopyFrom(self._start)
         start.max_lead_frames = self._allowance.left
-        start.max_frames = self._frames_left() or 0
+        if start.max_frames:  # of which stages may or may not count those resumed from: the end is ours to see then
+            start.max_frames -= self.talked.frame_count - self._made
         start.ClearField("resume")
+        self._is_resumed = self._made > 0
         if self._codes:
             start.resume.codes.extend(self._codes)
             start.resume.text_token_count = self._read or self._start.resume.text_token_count
@@ -259,16 +264,20 @@ class Talker:
         expected = self._first_index + self._made
         if frames.first_frame_index != expected:
             raise SequenceGap(f"Frame {expected} comes next, not {frames.first_frame_index}.", expected=str(expected))
+        codes, count, left = array("i", frames.codes), frames.frame_count, self._frames_left()
+        if left is not None and count > left:
+            codes, count = codes[: left * (len(codes) // count)], left
+        if not count:
+            return
         self._search.progressed()
         self._moved_s = self._time()
-        self._made += frames.frame_count
-        self.talked.frame_count += frames.frame_count
+        self._made += count
+        self.talked.frame_count += count
         self._read = frames.text_token_count
-        self._allowance.made(frames.frame_count)
-        codes = array("i", frames.codes)
+        self._allowance.made(count)
         self._codes.extend(codes)
         offset = self._script.spoken.first_character + frames.text_offset if frames.HasField("text_offset") else 0
-        self._listener.frames(codes, frames.frame_count, offset)
+        self._listener.frames(codes, count, offset)
 
     def _ended(self, ended: stream_pb2.Ended) -> FinishReason:
         """The stage's last word; raises it when another replica may do better."""

@@ -1,0 +1,66 @@
+"""Speech over real processes: talkers, codecs and a gateway, started together, killed one by one."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psutil
+
+from tests.mesh.processes import end, read_ready_lines, start
+
+START_S = 90.0  # importing torch on a busy machine
+
+
+@dataclass
+class Replica:
+    """One process of a stage."""
+
+    process: subprocess.Popen[bytes]
+    address: str
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.process.kill()
+        self.process.wait(5)
+
+
+@dataclass
+class SpeechMesh:
+    """A gateway and the replicas below it."""
+
+    gateway: Replica
+    talkers: list[Replica]
+    codecs: list[Replica]
+
+    def gateway_memory_bytes(self) -> int:
+        """What the gateway's process holds in memory."""
+        return int(psutil.Process(self.gateway.process.pid).memory_info().rss)
+
+
+@contextmanager
+def speech_mesh(
+    talkers: Sequence[Sequence[str]], codecs: Sequence[Sequence[str]], *gateway_flags: str
+) -> Iterator[SpeechMesh]:
+    """`talkers` and `codecs` hold the arguments of each process, without its port."""
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        common = ("--port", "0", "--no-metrics", "--log-level", "ERROR")
+        running += [start([*arguments, *common]) for arguments in (*talkers, *codecs)]
+        ready = [next(iter(read_ready_lines(process, 1, START_S).values()))["address"] for process in running]
+        replicas = [Replica(process, address) for process, address in zip(running, ready, strict=True)]
+        below, beside = replicas[: len(talkers)], replicas[len(talkers) :]
+        addresses = [
+            *("--tts-lm-address", ",".join(replica.address for replica in below)),
+            *("--codec-address", ",".join(replica.address for replica in beside)),
+        ]
+        running.append(start(["-m", "services.gateway", *common, "--no-http", *addresses, *gateway_flags]))
+        address = read_ready_lines(running[-1], 1, START_S)["gateway"]["address"]
+        yield SpeechMesh(Replica(running[-1], address), below, beside)
+    finally:
+        for process in reversed(running):
+            end(process)
+            assert process.stdout is not None
+            process.stdout.close()
