@@ -2,9 +2,9 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,14 +17,18 @@ from tests.cli.commands import ROOT, voicemesh
 HEAVY = ("torch", "grpc", "numpy", "transformers", "tokenizers", "pydantic", "opentelemetry")
 
 
+def cpu_s():
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def test_help_is_quick_and_imports_nothing_heavy():
     program = f"import cli.main, sys; cli.main._parser(); print([m for m in {HEAVY!r} if m in sys.modules])"
-    command = [sys.executable, "-c", program]
     took_s = []
     for _ in range(3):
-        begin = time.monotonic()
-        assert subprocess.check_output(command, cwd=ROOT, text=True).strip() == "[]"
-        took_s.append(time.monotonic() - begin)
+        begin = cpu_s()  # of the command alone: whatever else this machine is doing is not its fault
+        assert subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, text=True).strip() == "[]"
+        took_s.append(cpu_s() - begin)
     assert min(took_s) < 0.3
 
 
