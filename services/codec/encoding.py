@@ -77,9 +77,13 @@ def content_key(spec: EncodeSpec, payload: bytes) -> bytes:
     return sha256(form + payload).digest()
 
 
-def load_voice_encoder(config: CodecConfig, *, limits: Limits, max_cached: int) -> VoiceEncoder:
+def load_voice_encoder(config: CodecConfig, *, limits: Limits, max_cached: int) -> VoiceEncoder | None:
+    """None for a checkpoint without an encoder."""
+    encoder = load_encoder(config)
+    if encoder is None:
+        return None
     return VoiceEncoder(
-        load_encoder(config),
+        encoder,
         load_speaker_encoder(config),
         sample_rate_hz=config.sample_rate_hz,
         limits=limits,

@@ -131,7 +131,7 @@ class CodecEngine:
     async def encode(self, request: EncodeSpec, payload: bytes) -> EncodedVoice:
         self._ready()
         if self._encoder is None:
-            raise InvalidRequest("This codec was started without its encoder.", reason="UNSUPPORTED")
+            raise InvalidRequest("This codec has no encoder.", reason="UNSUPPORTED")
         return await self._encoder.encode(request, payload)
 
     def info(self) -> CodecInfo:

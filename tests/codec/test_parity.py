@@ -94,6 +94,7 @@ def test_streamed_decode_stays_within_twice_the_references_own_rounding(stored: 
 @pytest.mark.timeout(60)
 def test_encoder_codes_equal_the_reference(stored: Stored) -> None:
     encoder = load_encoder(stored.config)
+    assert encoder is not None
     for wave, expected in stored.waves("encoded_"):
         np.testing.assert_array_equal(encoder(wave).numpy(), expected)
 

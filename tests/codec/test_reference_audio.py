@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import struct
 from io import BytesIO
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy.typing as npt
 import pytest
 import soundfile
 import torch
+from safetensors.torch import load_file, save_file
 
 from common.errors import InvalidRequest, Overloaded
 from services.codec.engine import CodecEngine, DecodeSpec, EncodeSpec, Encoding, EngineSettings
@@ -160,7 +162,9 @@ async def test_encode_gives_the_encoders_codes_and_they_can_be_spoken(engine: Co
     encoded = await engine.encode(FILE, as_file(voice(1.5)))
     config = CodecConfig.read(tiny)
     wave = torch.from_numpy(read_reference(FILE, as_file(voice(1.5)), LIMITS, RATE))
-    assert [list(frame) for frame in encoded.codes] == load_encoder(config)(wave).tolist()
+    encoder = load_encoder(config)
+    assert encoder is not None
+    assert [list(frame) for frame in encoded.codes] == encoder(wave).tolist()
     assert len(encoded.codes) == 19
     assert encoded.speaker_vector is not None
     assert len(encoded.speaker_vector) == 64
@@ -186,8 +190,17 @@ async def test_too_many_references_at_once_are_refused(engine: CodecEngine) -> N
     assert (await engine.encode(FILE, payloads[-1])).codes
 
 
-async def test_a_codec_without_its_encoder_says_so(tiny: Path) -> None:
-    engine = CodecEngine(EngineSettings(str(tiny), slot_count=1, encode=False))
+def without_encoder(tiny: Path, directory: Path) -> Path:
+    model = Path(shutil.copytree(tiny, directory / "copy"))
+    path = model / "speech_tokenizer" / "model.safetensors"
+    save_file({n: t for n, t in load_file(path).items() if not n.startswith("encoder.")}, path)
+    return model
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_a_codec_without_its_encoder_says_so(tiny: Path, tmp_path: Path, wanted: bool) -> None:
+    model = without_encoder(tiny, tmp_path) if wanted else tiny
+    engine = CodecEngine(EngineSettings(str(model), slot_count=1, encode=wanted))
     await engine.start()
     assert not engine.info().supports_encode
     with pytest.raises(InvalidRequest) as refused:

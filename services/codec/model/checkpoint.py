@@ -23,8 +23,9 @@ class Tensors:
         self._source = directory
         self._left = dict(_read(directory, prefix))
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._left
+    def __bool__(self) -> bool:
+        """Whether any is left to take."""
+        return bool(self._left)
 
     def take(self, name: str, *shape: int) -> Tensor:
         """The tensor, in float64 so that what is folded is rounded once; Broken when absent or of another shape."""

@@ -81,7 +81,7 @@ class CodecConfig:
 
     directory: Path
     decoder: DecoderConfig
-    encoder: EncoderConfig
+    encoder: EncoderConfig | None
     encoder_quantizers: int
     sample_rate_hz: int
 
@@ -103,7 +103,7 @@ class CodecConfig:
         config = cls(
             directory=directory,
             decoder=DecoderConfig.read(data["decoder_config"]),
-            encoder=EncoderConfig.read(data["encoder_config"]),
+            encoder=EncoderConfig.read(data["encoder_config"]) if data.get("encoder_config") else None,
             encoder_quantizers=data["encoder_valid_num_quantizers"],
             sample_rate_hz=data["output_sample_rate"],
         )

@@ -112,9 +112,11 @@ class Encoder:
         return torch.cat([quantiser(x) for quantiser in self.quantisers], dim=1)
 
 
-def load_encoder(config: CodecConfig) -> Encoder:
-    """Broken when a tensor is missing, misshapen or unknown."""
+def load_encoder(config: CodecConfig) -> Encoder | None:
+    """None for a checkpoint without an encoder. Broken when a tensor of it is missing, misshapen or unknown."""
     tensors = Tensors(config.directory, "encoder.")
+    if config.encoder is None or not tensors:
+        return None
     encoder = _Builder(config.encoder, config.encoder_quantizers, tensors).build()
     tensors.finish()
     return encoder
