@@ -17,7 +17,7 @@ from google.rpc import status_pb2
 
 from common.errors import Broken, MeshError
 from common.serving.calls import Calls, draining_error
-from common.serving.messages import Context, Requests, checked, guarded
+from common.serving.messages import Context, Inbox, Requests, guarded
 from common.status import DETAILS_KEY, cause_of, status_of
 from common.telemetry import NoTrace, RpcTrace, Telemetry
 
@@ -57,8 +57,9 @@ class _Call:
             trace.end((self._context.code() or grpc.StatusCode.OK).name)
 
     async def _answer(self, behaviour: Any, request: Any, of_stream: bool) -> Any:
-        request = Requests(request) if of_stream else checked(request)
-        result = behaviour(request, Context(self._context))
+        inbox = Inbox(self._context)
+        request = Requests(request, inbox) if of_stream else inbox.checked(request)
+        result = behaviour(request, Context(self._context, inbox))
         if not hasattr(result, "__aiter__"):
             response = await result
         else:
@@ -66,8 +67,8 @@ class _Call:
             async with aclosing(result) as responses:
                 async for message in responses:
                     await self._context.write(message)
-        if of_stream and request.ended_at is not None:
-            await self._await_hang_up(request.ended_at)
+        if inbox.ended_at is not None:
+            await self._await_hang_up(inbox.ended_at)
         return response
 
     async def _await_hang_up(self, ended_at: float) -> None:

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import grpc
 from google.protobuf.message import DecodeError
 
 from common.errors import InvalidRequest, MeshError
@@ -25,13 +26,9 @@ class Refused:
         self.error = error
 
 
-def checked(message: Any) -> Any:
-    if type(message) is Refused:
-        raise message.error
-    return message
-
-
 def guarded(deserialise: Callable[[bytes], Any] | None, max_bytes: int) -> Callable[[bytes], Any]:
+    """The deserialiser of a method, with a limit: a message, or a `Refused` in its place."""
+
     def read(payload: bytes) -> Any:
         if len(payload) > max_bytes:
             sentence = f"A request of {len(payload)} bytes is larger than the {max_bytes} bytes that this method takes."
@@ -44,36 +41,59 @@ def guarded(deserialise: Callable[[bytes], Any] | None, max_bytes: int) -> Calla
     return read
 
 
-class Requests:
-    """The requests of one call as an iterator that remembers when they ended."""
+class Inbox:
+    """What hands the requests of one call to its handler, and remembers when they ended."""
 
-    __slots__ = ("_inner", "_loop", "ended_at")
-
-    def __init__(self, inner: AsyncIterator[Any]) -> None:
-        self._inner = inner
+    def __init__(self, context: Any) -> None:
+        self._context = context
         self._loop = asyncio.get_running_loop()
         self.ended_at: float | None = None
+
+    def checked(self, message: Any) -> Any:
+        """The message, or the raised reason why there is none."""
+        if type(message) is Refused:
+            raise message.error
+        return message
+
+    async def next(self, requests: AsyncIterator[Any]) -> Any:
+        """The next of a handler that iterates."""
+        try:
+            return self.checked(await anext(requests))
+        except StopAsyncIteration:
+            self.ended_at = self._loop.time()
+            raise
+
+    async def read(self) -> Any:
+        """The next of a handler that reads."""
+        message = await self._context.read()
+        if message is grpc.aio.EOF:
+            self.ended_at = self._loop.time()
+        return self.checked(message)
+
+
+class Requests:
+    """The iterator that a handler gets."""
+
+    __slots__ = ("_inbox", "_inner")
+
+    def __init__(self, inner: AsyncIterator[Any], inbox: Inbox) -> None:
+        self._inner = inner
+        self._inbox = inbox
 
     def __aiter__(self) -> Requests:
         return self
 
     async def __anext__(self) -> Any:
-        try:
-            return checked(await self._inner.__anext__())
-        except StopAsyncIteration:
-            self.ended_at = self._loop.time()
-            raise
+        return await self._inbox.next(self._inner)
 
 
 class Context:
-    """A servicer context whose `read` refuses what our deserialiser refused; everything else is grpc's own."""
+    """The servicer context that a handler gets: grpc's own, but `read` refuses what our deserialiser refused."""
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: Any, inbox: Inbox) -> None:
         self._inner = inner
+        self.read = inbox.read
         self.write = inner.write
-
-    async def read(self) -> Any:
-        return checked(await self._inner.read())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)

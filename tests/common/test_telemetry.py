@@ -91,7 +91,13 @@ async def read(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[code
         pass
 
 
-@pytest.mark.parametrize("handler", [generate, write, wait, read])
+async def read_by_call(requests: AsyncIterator[Any], context: Any) -> None:
+    await context.write(codec_pb2.DecodeResponse())
+    while await context.read() is not grpc.aio.EOF:
+        pass
+
+
+@pytest.mark.parametrize("handler", [generate, write, wait, read, read_by_call])
 async def test_a_call_that_its_caller_cancels_is_told_as_cancelled_at_once_and_as_no_error(
     handler: Any, told: Told
 ) -> None:
