@@ -42,10 +42,12 @@ class Outbox:
                 raise Overloaded("the answer was not read", reason="SLOW_READER") from None
         self.put(event)
 
-    def drop_unread(self) -> None:
-        """Forget everything that nobody has read, except that the turn had started."""
+    def drop_unread(self) -> bool:
+        """Forget everything that nobody has read, except that the turn had started; tell whether its end was there."""
+        had_ended = any(isinstance(event, Ended) for event in self._events)
         self._events = deque(event for event in self._events if isinstance(event, Started))
         self._writable.set()
+        return had_ended
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         while True:

@@ -108,7 +108,11 @@ class BrainTurn:
 
     def cancel(self) -> None:
         """See `Turn`."""
-        self._end(FinishReason.CANCELLED)
+        if self._ended is None:
+            self._end(FinishReason.CANCELLED)
+        elif self._outbox.drop_unread():  # all of it was made, and not all was told
+            self._ended = replace(self._ended, reason=FinishReason.CANCELLED, error=None)
+            self._outbox.put(self._ended)
         if self._task is not None:
             self._task.cancel()
 

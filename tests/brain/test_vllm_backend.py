@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("vllm", reason="vLLM needs an environment of its own: tools/vllm/make_env.py")
 
 import psutil
+import pytest_asyncio
 from tokenizers import Tokenizer
 
 from common.stream import FinishReason
@@ -47,13 +48,13 @@ async def serving(model: Path) -> AsyncIterator[tuple[BrainEngine, VllmBackend]]
         await engine.close()
 
 
-@pytest.fixture(scope="module", params=["text-chain", "omni-chain"])
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["text-chain", "omni-chain"])
 async def served(request: pytest.FixtureRequest, models: Path) -> AsyncIterator[tuple[BrainEngine, VllmBackend]]:
     async with serving(models / request.param) as both:
         yield both
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def home(served: tuple[BrainEngine, VllmBackend]) -> Home:
     engine, _ = served
 

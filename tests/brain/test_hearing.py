@@ -1,0 +1,127 @@
+"""The offline brain's ears: phrases are understood, everything else is refused, and nobody else has to wait."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+
+from common.errors import NotReady
+from services.brain.admission import BrainEngine
+from services.brain.audio import whole
+from services.brain.backends.offline import OfflineBackend
+from services.brain.offline.hearing import Ears, Heard
+from services.brain.offline.talk import NOT_UNDERSTOOD
+from services.brain.options import OfflineOptions
+from services.brain.types import AudioFormat, Transcript, TurnRequest
+from tests.brain.home import answer, begin, events_of, speech, text_of, until
+
+PHRASES = {
+    "hello": "hello",
+    "good_morning": "good morning",
+    "sum": "what is twelve plus thirty one",
+    "hundreds": "seven hundred and five times three",
+    "count": "count to twenty five",
+    "story": "tell me a long story",
+    "time": "what time is it",
+    "help": "what can you do",
+    "repeat": "repeat after me the sun is shining",
+    "spell": "spell banana",
+}
+
+
+@pytest.fixture
+async def ears() -> AsyncIterator[Ears]:
+    running = Ears()
+    await running.start()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[BrainEngine]:
+    running = BrainEngine(OfflineBackend(OfflineOptions(tokens_per_s=0)))
+    await running.start()
+    yield running
+    await running.close()
+
+
+async def heard(ears: Ears, pcm: bytes, block: int = 320) -> Heard:
+    listener = ears.listen()
+    samples = whole(AudioFormat(), pcm)
+    for at in range(0, samples.size, block):
+        listener.hear(samples[at : at + block])
+    return await listener.result()
+
+
+@pytest.mark.parametrize("name", PHRASES)
+async def test_a_phrase_is_understood(ears: Ears, name: str) -> None:
+    assert await heard(ears, speech(name)) == Heard(PHRASES[name], loud=True)
+
+
+@pytest.mark.parametrize("name", ["other_weather", "other_fox"])
+async def test_speech_that_is_no_phrase_is_refused(ears: Ears, name: str) -> None:
+    assert await heard(ears, speech(name)) == Heard("", loud=True)
+
+
+async def test_silence_is_nothing(ears: Ears) -> None:
+    assert await heard(ears, bytes(32000)) == Heard("", loud=False)
+    assert await ears.listen().result() == Heard("", loud=False)
+
+
+async def test_what_is_understood_does_not_depend_on_blocks_or_on_who_spoke_before(ears: Ears) -> None:
+    results = [await heard(ears, speech("sum"), block) for block in (160, 999, 100_000)]
+    await heard(ears, speech("other_fox"))
+    quiet = (np.frombuffer(speech("sum"), "<i2") // 2).astype("<i2").tobytes()
+    assert {*results, await heard(ears, speech("sum")), await heard(ears, quiet)} == {results[0]}
+
+
+async def test_several_people_are_heard_at_once(ears: Ears) -> None:
+    names = ["sum", "time", "story", "count"]
+    results = await asyncio.gather(*(heard(ears, speech(name)) for name in names))
+    assert [result.text for result in results] == [PHRASES[name] for name in names]
+
+
+async def test_the_loop_goes_on_while_somebody_is_heard(ears: Ears) -> None:
+    task = asyncio.ensure_future(heard(ears, speech("other_fox") * 3))
+    late = []
+    while not task.done():
+        begun = time.monotonic()
+        await asyncio.sleep(0)
+        late.append(time.monotonic() - begun)
+    assert len(late) > 50
+    assert sorted(late)[int(len(late) * 0.9)] < 0.02
+
+
+async def test_words_are_told_while_the_person_still_speaks(engine: BrainEngine) -> None:
+    events = await events_of(begin(engine, speech("repeat"), TurnRequest(want_transcript=True)))
+    transcripts = [event for event in events if isinstance(event, Transcript)]
+    assert transcripts[-1] == Transcript(PHRASES["repeat"], True)
+    assert len(transcripts) > 1
+    assert not any(transcript.final for transcript in transcripts[:-1])
+    assert text_of(events) == "the sun is shining"
+
+
+async def test_a_spoken_sum_is_answered(engine: BrainEngine) -> None:
+    assert (await answer(engine, speech("sum")))[0] == "That is forty three."
+
+
+async def test_strange_speech_gets_an_answer_and_silence_gets_none(engine: BrainEngine) -> None:
+    assert (await answer(engine, speech("other_weather")))[0] == NOT_UNDERSTOOD
+    assert (await answer(engine, bytes(32000)))[0] == ""
+
+
+async def test_a_recogniser_that_died_says_so_and_is_started_again(engine: BrainEngine) -> None:
+    backend = engine._backend
+    assert isinstance(backend, OfflineBackend)
+    listener = backend._ears.listen()
+    listener.hear(np.zeros(320, np.float32))
+    backend._ears.close()
+    await until(lambda: not backend._ears.alive)
+    with pytest.raises(NotReady):
+        await listener.result()
+    await backend.check()
+    assert (await answer(engine, speech("sum")))[0] == "That is forty three."
