@@ -118,7 +118,10 @@ class Loop:
     def turn(self) -> None:
         """One turn: commands, then a step if any sequence can take one, else wait for a command or a time limit."""
         plan = self._plan()
-        self._take_commands(wait_s=0.0 if plan.sequences else self._patience())
+        # Whoever ended here may have made room for others: only a turn that changed nothing may wait.
+        wait_s = 0.0 if plan.sequences or self._events else self._patience()
+        self._flush_events()
+        self._take_commands(wait_s)
         plan = self._plan()
         if plan.sequences:
             self._step(plan)

@@ -31,6 +31,7 @@ from services.tts_lm.sequence import ResolvedSampling, Sequence
 
 PAGE_SIZE = 64
 _WORD = 0xFFFFFFFF
+DRAWN_FRAMES = 64
 
 
 class TorchRunner:
@@ -60,6 +61,8 @@ class TorchRunner:
         self.text = TextTable(self.talker, config.text_vocab_size, config.talker.hidden_size, one_by_one=deterministic)
         self._slots = _SlotState(config, slot_count, max_positions, self.device)
         self._sampling: list[ResolvedSampling | None] = [None] * slot_count
+        self._selected_for: object = None
+        self._selected: tuple[Tensor, RowSampling, RowSampling, Filter, Filter]
 
     @torch.inference_mode()
     def execute(self, plan: StepPlan) -> list[Frame]:
@@ -113,27 +116,32 @@ class TorchRunner:
             frame[place[sequence.slot]] = sequence.frame_count
             masked[place[sequence.slot]] = sequence.eos_masked()
         state, config = self._slots, self._config
-        index = torch.tensor(slots, device=self.device)
-        uniforms = frame_uniforms(
-            state.seed_low[index],
-            state.seed_high[index],
-            torch.tensor(frame, device=self.device),
-            config.codebook_count,
-        )
-        used = [sampling for s in sequences if (sampling := self._sampling[s.slot]) is not None]
-        talker, predictor = state.talker_rows(index), state.predictor_rows(index)
+        index, talker, predictor, batch, acoustic = self._selection(slots, sequences)
+        uniforms = state.uniforms(index, frame, slots)
         logits = penalise(self.talker.logits(hidden), state.seen[index], state.penalty[index])
         logits = self.talker.forbid(logits, torch.tensor(masked, device=self.device))
-        code0 = draw(logits, uniforms[:, 0], talker, _talker_filter(used))
+        code0 = draw(logits, uniforms[:, 0], talker, batch)
         state.seen[index, code0] = True
-        batch = _predictor_filter(used)
         # A row that just ended has a control id here; its predictor runs on code 0 and nobody looks.
         heard = code0.where(code0 < config.codebook_size, 0)
         frames = self.predictor.predict(
-            hidden, heard, lambda codebook, logits: draw(logits, uniforms[:, codebook], predictor, batch)
+            hidden, heard, lambda codebook, logits: draw(logits, uniforms[:, codebook], predictor, acoustic)
         )
         frames[:, 0] = code0
         return frames
+
+    def _selection(
+        self, slots: list[int], sequences: Rows[Sequence]
+    ) -> tuple[Tensor, RowSampling, RowSampling, Filter, Filter]:
+        """How these slots are sampled; the same from step to step until somebody comes or goes."""
+        key = (tuple(slots), tuple(sorted(s.slot for s in sequences)), self._slots.version)
+        if key != self._selected_for:
+            index = torch.tensor(slots, device=self.device)
+            used = [sampling for s in sequences if (sampling := self._sampling[s.slot]) is not None]
+            rows = self._slots.talker_rows(index), self._slots.predictor_rows(index)
+            self._selected = (index, *rows, _talker_filter(used), _predictor_filter(used))
+            self._selected_for = key
+        return self._selected
 
     def embed(self, rows: Rows[PromptRow], vector: tuple[float, ...] | None) -> Tensor:
         """A prompt's rows as embeddings [R, H]."""
@@ -168,7 +176,13 @@ class _SlotState:
 
         self.codes = torch.zeros(slot_count, config.codebook_count, dtype=torch.int64, device=device)
         self.seen = torch.zeros(slot_count, config.codec_vocab_size, dtype=torch.bool, device=device)
-        self.seed_low, self.seed_high = numbers(torch.int64), numbers(torch.int64)
+        # Draws of the next frames: each is a function of its counter, so they are made a block at a time.
+        self._uniforms = torch.zeros(
+            slot_count, DRAWN_FRAMES, config.codebook_count, dtype=torch.float64, device=device
+        )
+        self._drawn = [-1] * slot_count  # which block each slot holds
+        self._seeds = [0] * slot_count
+        self.version = 0
         self.penalty = numbers()
         self._talker = RowSampling(numbers(torch.bool), numbers(), numbers(torch.int64), numbers())
         self._predictor = RowSampling(numbers(torch.bool), numbers(), numbers(torch.int64), numbers())
@@ -181,7 +195,8 @@ class _SlotState:
         self.seen[slot] = False
         if resumed:
             self.seen[slot, [frame[0] for frame in resumed]] = True
-        self.seed_low[slot], self.seed_high[slot] = sampling.seed & _WORD, sampling.seed >> 32 & _WORD
+        self._seeds[slot], self._drawn[slot] = sampling.seed, -1
+        self.version += 1
         self.penalty[slot] = sampling.repetition_penalty
         s = sampling
         values = (
@@ -191,6 +206,19 @@ class _SlotState:
         for rows, row in values:
             rows.greedy[slot], rows.temperature[slot], rows.top_k[slot], rows.top_p[slot] = row
         self._listed[slot] = 0
+
+    def uniforms(self, index: Tensor, frames: list[int], slots: list[int]) -> Tensor:
+        """The draws of each slot's frame: [S, Q] float64."""
+        for slot, frame in zip(slots, frames, strict=True):
+            if self._drawn[slot] != frame // DRAWN_FRAMES:
+                self._drawn[slot] = frame // DRAWN_FRAMES
+                self._draw(slot, self._drawn[slot] * DRAWN_FRAMES)
+        return self._uniforms[index, torch.tensor([frame % DRAWN_FRAMES for frame in frames], device=index.device)]
+
+    def _draw(self, slot: int, first: int) -> None:
+        frames = torch.arange(first, first + DRAWN_FRAMES, device=self._uniforms.device)
+        low, high = (torch.full_like(frames, word & _WORD) for word in (self._seeds[slot], self._seeds[slot] >> 32))
+        self._uniforms[slot] = frame_uniforms(low, high, frames, self._uniforms.shape[2])
 
     def talker_rows(self, index: Tensor) -> RowSampling:
         return _select(self._talker, index)
@@ -240,15 +268,20 @@ def _select(rows: RowSampling, index: Tensor) -> RowSampling:
 
 
 def _talker_filter(used: list[ResolvedSampling]) -> Filter:
-    drawn = [s for s in used if not s.greedy]
-    return _filter([(s.top_k, s.top_p) for s in drawn])
+    drawn = [(s.top_k, s.top_p) for s in used if not s.greedy]
+    return _filter(drawn, len(used))
 
 
 def _predictor_filter(used: list[ResolvedSampling]) -> Filter:
-    drawn = [s for s in used if not s.predictor_greedy]
-    return _filter([(s.predictor_top_k, s.predictor_top_p) for s in drawn])
+    drawn = [(s.predictor_top_k, s.predictor_top_p) for s in used if not s.predictor_greedy]
+    return _filter(drawn, len(used))
 
 
-def _filter(rows: list[tuple[int, float]]) -> Filter:
-    shared = {top_k for top_k, _ in rows}
-    return Filter(not rows, shared.pop() if len(shared) == 1 else None, any(top_p < 1 for _, top_p in rows))
+def _filter(drawn: list[tuple[int, float]], count: int) -> Filter:
+    shared = {top_k for top_k, _ in drawn}
+    return Filter(
+        all_greedy=not drawn,
+        any_greedy=len(drawn) < count,
+        top_k=shared.pop() if len(shared) == 1 else None,
+        top_p=any(top_p < 1 for _, top_p in drawn),
+    )

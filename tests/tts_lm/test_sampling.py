@@ -89,7 +89,7 @@ def test_draws_invert_the_distribution_of_the_reference(shared: bool) -> None:
     grid = torch.linspace(0, 1, 513, dtype=torch.float64)[:-1]
     for row, (temperature, top_k, top_p, _) in enumerate(store["settings"]):
         logits = processed(store, row).expand(len(grid), -1)
-        batch = Filter(False, int(top_k) if shared else None, bool(top_p < 1))
+        batch = Filter(False, False, int(top_k) if shared else None, bool(top_p < 1))
 
         drawn = draw(logits, grid, rows(len(grid), float(temperature), int(top_k), float(top_p)), batch).numpy()
 
@@ -105,7 +105,7 @@ def test_the_extreme_draws_are_possible_ids() -> None:
     for uniform in (0.0, 1 - 2.0**-52):
         for row, (temperature, top_k, top_p, _) in enumerate(store["settings"]):
             settings = rows(1, float(temperature), int(top_k), float(top_p))
-            batch = Filter(False, int(top_k), bool(top_p < 1))
+            batch = Filter(False, False, int(top_k), bool(top_p < 1))
             drawn = draw(processed(store, row), torch.tensor([uniform], dtype=torch.float64), settings, batch)
             assert store["probabilities"][row, int(drawn)] > 0
 
@@ -113,8 +113,8 @@ def test_the_extreme_draws_are_possible_ids() -> None:
 def test_greedy_takes_the_first_of_equals() -> None:
     logits = torch.tensor([[1.0, 3.0, 3.0, 2.0]])
     uniform = torch.tensor([0.9], dtype=torch.float64)
-    assert int(draw(logits, uniform, rows(1, 0.9, 2, 1.0, greedy=True), Filter(True, 2, False))) == 1
-    assert int(draw(logits, uniform, rows(1, 0.9, 2, 1.0, greedy=True), Filter(False, 2, False))) == 1
+    assert int(draw(logits, uniform, rows(1, 0.9, 2, 1.0, greedy=True), Filter(True, True, 2, False))) == 1
+    assert int(draw(logits, uniform, rows(1, 0.9, 2, 1.0, greedy=True), Filter(False, True, 2, False))) == 1
 
 
 def test_rows_with_different_filters_do_not_change_one_another() -> None:
@@ -127,8 +127,8 @@ def test_rows_with_different_filters_do_not_change_one_another() -> None:
         torch.tensor([0, 1, 5, 50] * 3),
         torch.tensor([1.0, 0.8, 0.3] * 4),
     )
-    together = draw(logits, uniform, settings, Filter(False, None, True))
+    together = draw(logits, uniform, settings, Filter(False, False, None, True))
     for row in range(12):
         alone = rows(1, float(settings.temperature[row]), int(settings.top_k[row]), float(settings.top_p[row]))
-        batch = Filter(False, int(settings.top_k[row]), bool(settings.top_p[row] < 1))
+        batch = Filter(False, False, int(settings.top_k[row]), bool(settings.top_p[row] < 1))
         assert int(draw(logits[row : row + 1], uniform[row : row + 1], alone, batch)) == int(together[row])

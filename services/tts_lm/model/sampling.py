@@ -31,6 +31,7 @@ class Filter:
     """
 
     all_greedy: bool
+    any_greedy: bool
     top_k: int | None
     top_p: bool
 
@@ -46,14 +47,14 @@ def draw(logits: Tensor, uniform: Tensor, rows: RowSampling, batch: Filter) -> T
 
     Temperature, top-k keeping ties, top-p, softmax, then the first id whose cumulative probability exceeds the draw.
     """
-    likeliest = logits.argmax(dim=-1)
     if batch.all_greedy:
-        return likeliest
+        return logits.argmax(dim=-1)
     scores = logits / rows.temperature[:, None]
     scores = _keep_top_k(scores, rows.top_k, batch.top_k)
     if batch.top_p:
         scores = _keep_top_p(scores, rows.top_p)
-    return torch.where(rows.greedy, likeliest, _invert(scores, uniform))
+    drawn = _invert(scores, uniform)
+    return torch.where(rows.greedy, logits.argmax(dim=-1), drawn) if batch.any_greedy else drawn
 
 
 def _keep_top_k(scores: Tensor, top_k: Tensor, shared: int | None) -> Tensor:

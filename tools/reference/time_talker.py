@@ -1,0 +1,42 @@
+"""Runs inside the reference environment: seconds per frame of qwen-tts on one checkpoint, one utterance per line on stdin.
+
+`python -m tools.reference.time_talker DIRECTORY DTYPE FRAMES`; prints a JSON list of seconds per line read. A frame is
+everything between two calls of codec_head: sampling, the code predictor, one talker step. Started by bench/tts_lm.py.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+import torch
+from qwen_tts import Qwen3TTSModel
+
+TEXT = "The train leaves at seven, so we should be at the station before half past six, and not a minute later."
+
+
+def main() -> int:
+    directory, dtype, frames = sys.argv[1:4]
+    torch.set_grad_enabled(False)
+    speech = Qwen3TTSModel.from_pretrained(directory, dtype=getattr(torch, dtype), device_map="cpu")
+    marks: list[float] = []
+    speech.model.talker.codec_head.register_forward_hook(lambda *_: marks.append(time.perf_counter()))
+
+    def decoded(*_: Any, **__: Any) -> Any:
+        return [], 24000  # audio is another model's figure
+
+    speech.model.speech_tokenizer.decode = decoded
+    # Random weights end speech at any frame; a flat end-of-speech row keeps both sides at the same number of frames.
+    speech.model.talker.codec_head.weight[speech.model.config.talker_config.codec_eos_token_id] = 0
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        marks.clear()
+        speech.generate_custom_voice(TEXT, "ryan", "English", non_streaming_mode=False, max_new_tokens=int(frames) + 1)
+        print(json.dumps([b - a for a, b in zip(marks, marks[1:], strict=False)]), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
