@@ -22,18 +22,18 @@ from tools.mini_voice.rows import NOTHING, Rows, SpecialIds, build
 
 @dataclass(frozen=True)
 class Batch:
-    """All [B, T] but codes and true_codes [B, T, …] and phones [B, T, 2]; padding is NOTHING, text padding 0."""
+    """All [B, T] unless it says otherwise, int16 until moved to a device; padding is NOTHING, of `text` 0."""
 
     text: Tensor
     codec: Tensor
-    codes: Tensor
+    codes: Tensor  # [B, T, used books − 1]: the past frame, as it is read
     label: Tensor
     target: Tensor
     said: Tensor  # [B, T, used books]: the frame that the row predicts, NOTHING where none
-    phones: Tensor
+    phones: Tensor  # [B, T, 2]
 
     def to(self, device: str) -> Batch:
-        return Batch(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
+        return Batch(**{name: value.to(device, non_blocking=True).long() for name, value in vars(self).items()})
 
 
 class Batcher:
@@ -88,14 +88,8 @@ class Batcher:
             predicting = slice(size - 1 - int(self._frames[utterance]), size - 1)
             said[i, predicting], phones[i, predicting] = corpus.codes[frames], corpus.phones[frames]
         self._damage(columns["codec"], codes, damage)
-        tensors = {name: torch.from_numpy(array) for name, array in columns.items()}
-        return Batch(
-            text=torch.from_numpy(text),
-            codes=torch.from_numpy(codes),
-            said=torch.from_numpy(said),
-            phones=torch.from_numpy(phones),
-            **tensors,
-        )
+        arrays = {"text": text, "codes": codes, "said": said, "phones": phones, **columns}
+        return Batch(**{name: torch.from_numpy(array.astype(np.int16)) for name, array in arrays.items()})
 
     def _rows(self, utterance: int, whole: bool, auto: bool) -> Rows:
         corpus, (tokens, starts) = self._corpus, self._tokens[utterance]

@@ -152,8 +152,8 @@ def guide_loss(looks: list[Tensor], target: Tensor) -> Tensor:
         for head, (low, high) in enumerate(((-1, 1), (1, 2))):
             logs = look[rows[:, 0], head, rows[:, 1]].float()
             places = here[:, None] + torch.arange(low, high + 1, device=target.device)
-            inside = places <= rows[:, 1:2]
-            mass = logs.gather(1, places.clamp(max=look.shape[-1] - 1)).masked_fill(~inside, -30.0).logsumexp(1)
+            inside = (places >= 0) & (places <= rows[:, 1:2])
+            mass = logs.gather(1, places.clamp(0, look.shape[-1] - 1)).masked_fill(~inside, -30.0).logsumexp(1)
             kept = inside.any(1)
             total = total - mass[kept].clamp(min=-20.0).mean()
     return total / (2 * len(looks))

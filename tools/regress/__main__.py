@@ -1,0 +1,129 @@
+"""`make regress`: the mini voice, or any checkpoint, streamed against whole-text; a page, a table, and an exit status.
+
+Exit 1 when streaming is clearly worse than the whole text: more than 3 in a hundred fewer recognised, 2 words in a
+hundred more skipped or repeated, or a text that does not end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import soundfile
+
+from tools.mini_voice import speak
+from tools.mini_voice.recognise import Identifier, spoken_words
+from tools.regress import texts
+from tools.regress.measure import Samples, measure
+from tools.regress.page import LAYOUTS, Take, page
+from tools.regress.words import walk
+
+_FRAME_SAMPLES = 1920
+_MINUTE_FRAMES = 750
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    out: Path = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    wanted = [*texts.SHORT, *texts.LONG][:: arguments.every]
+    takes = [take for layout in LAYOUTS for take in _takes(arguments.model, arguments.voice, wanted, layout, out)]
+    lines = [summary(takes, layout) for layout in LAYOUTS]
+    if arguments.long:
+        lines += [_long_text(arguments.model, arguments.voice, seed, out) for seed in (1, 2)]
+    (out / "index.html").write_text(page(f"{arguments.model} {arguments.voice}", lines, takes), encoding="utf-8")
+    (out / "takes.json").write_text(json.dumps([asdict(take) for take in takes], indent=1), encoding="utf-8")
+    print("\n".join([*lines, f"listen at {out / 'index.html'}"]))
+    return 0 if no_worse(takes) else 1
+
+
+def no_worse(takes: Sequence[Take]) -> bool:
+    """Whether streaming keeps up with the whole text."""
+    streamed, whole = ([take for take in takes if take.layout == layout] for layout in LAYOUTS)
+    allowed = 0.03 * len(whole)
+    understood = sum(map(_recognised, streamed)) >= sum(map(_recognised, whole)) - allowed
+    return understood and _faults(streamed) <= _faults(whole) + 0.02 and all(take.ended for take in streamed)
+
+
+def summary(takes: Sequence[Take], layout: str) -> str:
+    """One line of figures."""
+    mine = [take for take in takes if take.layout == layout]
+    asked = [take for take in mine if take.recognised is not None]
+    level = sum(take.sound.level_db for take in mine) / len(mine)
+    pause = max(take.sound.longest_pause_s for take in mine)
+    joins = sum(take.sound.joins for take in mine) / len(mine)
+    return (
+        f"{layout}: recognised {sum(map(_recognised, asked))} of {len(asked)}, words skipped or repeated "
+        f"{100 * _faults(mine):.1f} in a hundred, ended {sum(take.ended for take in mine)} of {len(mine)}, "
+        f"level {level:.1f} dB, longest pause {pause:.2f} s, joins {joins:.2f}"
+    )
+
+
+def _recognised(take: Take) -> bool:
+    return bool(take.recognised)
+
+
+def _faults(takes: Sequence[Take]) -> float:
+    walks = [take.walk for take in takes if take.walk is not None]
+    return sum(walk.skipped + walk.repeated for walk in walks) / max(1, sum(walk.total for walk in walks))
+
+
+def _takes(model: Path, voice: str, wanted: Sequence[str], layout: str, out: Path) -> list[Take]:
+    said = speak.speak(model, wanted, voice, layout=layout)
+    sounds = speak.decode(model, [one.codes for one in said])
+    known = [text for text in wanted if not any(character.isdigit() for character in text)]
+    identifier = Identifier(known)
+    takes = []
+    for index, (text, one, samples) in enumerate(zip(wanted, said, sounds, strict=True)):
+        file = f"{index:03}-{layout}.wav"
+        soundfile.write(out / file, samples, speak.SAMPLE_RATE_HZ)
+        right = known.index(text) == identifier.identify(samples, speak.SAMPLE_RATE_HZ) if text in known else None
+        sound = measure(samples, speak.SAMPLE_RATE_HZ, _FRAME_SAMPLES)
+        takes.append(Take(text, layout, file, sound, walk(text, samples, speak.SAMPLE_RATE_HZ), right, one.ended))
+    return takes
+
+
+def _long_text(model: Path, voice: str, seed: int, out: Path) -> str:
+    """Ten minutes sentence by sentence, as the mesh cuts them; the last minute against the first."""
+    sentences = texts.ten_minutes(seed).replace("? ", "?\n").replace("! ", "!\n").replace(". ", ".\n").split("\n")
+    said = speak.speak(model, sentences, voice)
+    sounds = speak.decode(model, [one.codes for one in said])
+    first, last = _minute(sentences, sounds), _minute(sentences[::-1], sounds[::-1])
+    soundfile.write(out / f"long-{seed}.wav", _joined(sounds), speak.SAMPLE_RATE_HZ)
+    return f"ten minutes {seed}: words skipped or repeated, first minute {first:.3f}, last minute {last:.3f}"
+
+
+def _minute(sentences: Sequence[str], sounds: Sequence[Samples]) -> float:
+    frames, faults, total = 0, 0, 0
+    for sentence, samples in zip(sentences, sounds, strict=True):
+        found = walk(sentence, samples, speak.SAMPLE_RATE_HZ) if spoken_words(sentence) else None
+        if found is not None:
+            faults, total = faults + found.skipped + found.repeated, total + found.total
+        frames += len(samples) // _FRAME_SAMPLES
+        if frames >= _MINUTE_FRAMES:
+            break
+    return faults / max(1, total)
+
+
+def _joined(sounds: Sequence[Samples]) -> Samples:
+    import numpy as np
+
+    return np.concatenate(sounds)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tools.regress", description=__doc__)
+    parser.add_argument("--model", type=Path, default=Path("voices/mini"))
+    parser.add_argument("--voice", default="mina")
+    parser.add_argument("--out", type=Path, default=Path("build/regress"))
+    parser.add_argument("--every", type=int, default=1, help="only every n-th sentence")
+    parser.add_argument("--long", action=argparse.BooleanOptionalAction, default=True, help="the two ten-minute texts")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
