@@ -51,7 +51,10 @@ test-faults: protos ## The tests that kill processes and cut connections
 bench: protos ## The hop benchmark; `voicemesh bench --help` lists the others
 	$(BIN)/voicemesh bench hop
 
+regress: protos ## Speech streamed against speech from the whole text; a page to listen at
+	$(BIN)/python -m tools.regress $(if $(MODEL),--model $(MODEL))
+
 run: protos ## Start all four services on this machine
 	$(BIN)/voicemesh serve all $(if $(MODEL),--model $(MODEL)) $(if $(BRAIN),--brain $(BRAIN))
 
-.PHONY: help setup protos baseline fmt lint test test-gpu test-faults bench run
+.PHONY: help setup protos baseline fmt lint test test-gpu test-faults bench regress run
