@@ -33,6 +33,9 @@ class CodecConfig(StreamConfig):
     max_reference_s: Annotated[float, Field(gt=0, le=3600, description="Length of reference audio.")] = 60.0
     max_reference_bytes: Annotated[int, Field(ge=1024, le=2**30, description="Size of reference audio.")] = 64 * 2**20
     max_cached_references: Annotated[int, Field(ge=0, le=65536, description="Encoded references kept.")] = 64
+    thread_count: Annotated[
+        int, Field(ge=0, le=1024, description="Cores of one step on a CPU; 0: one for a small model, else torch's own.")
+    ] = 0
     encode: Annotated[bool, Field(description="Load the encoder where the checkpoint has one.")] = True
 
     @property

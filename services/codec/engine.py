@@ -236,6 +236,7 @@ def _load(settings: EngineSettings) -> tuple[Runner, VoiceEncoder | None]:
         row_count=row_count,
         max_batch=settings.slot_count,
         max_frames=settings.max_frames_per_step,
+        thread_count=settings.thread_count,
     )
     runner.warm()
     if not settings.encode:

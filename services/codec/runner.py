@@ -27,6 +27,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch
 CPU_STEP_FRAMES = 4
 """Rows × frames of one step on a CPU. Real dimensions, one core of an AVX-512 EPYC, float32: 45 ms for one frame, 121
 for four, 226 for eight. Beyond four a frame gets 6 % cheaper, and a stop or somebody's first frame waits longer."""
+SMALL_DECODER_DIM = 512
+"""Below it a second core only costs: 9 ms a frame at a width of 192 became 100 on two cores that others used too."""
 
 
 @dataclass
@@ -42,7 +44,15 @@ class Runner:
     """Decodes rows of codes in place of their slots' states; on CUDA by replaying a graph captured per bucket."""
 
     def __init__(
-        self, model_dir: Path, *, device: str, dtype: str, row_count: int, max_batch: int, max_frames: int
+        self,
+        model_dir: Path,
+        *,
+        device: str,
+        dtype: str,
+        row_count: int,
+        max_batch: int,
+        max_frames: int,
+        thread_count: int = 0,
     ) -> None:
         if dtype not in DTYPES:
             raise Broken(f"The codec runs in {', '.join(DTYPES)}, not {dtype}.")
@@ -50,6 +60,8 @@ class Runner:
         self._device = torch.device(device)
         if self._device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # its default rounds convolutions to 10 bits: 1e-3 instead of 1e-6
+        if thread_count or self.config.decoder.decoder_dim < SMALL_DECODER_DIM:
+            torch.set_num_threads(thread_count or 1)
         self._decoder = load_decoder(self.config, device=self._device, dtype=DTYPES[dtype])
         self._padding_row = row_count
         on_cpu = self._device.type == "cpu"

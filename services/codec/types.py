@@ -145,7 +145,8 @@ class EngineSettings:
 
     `model_dir` is a checkpoint in the official layout (the directory that holds `speech_tokenizer/`)
     or the speech tokenizer's own directory. `dtype`: float32, bfloat16 or float64. Counts are frames
-    unless the name says otherwise.
+    unless the name says otherwise. `thread_count`: cores of one step on a CPU; 0 takes one for a small
+    model and leaves torch its default for a large one.
     """
 
     model_dir: str
@@ -162,6 +163,7 @@ class EngineSettings:
     max_reference_bytes: int = 64 * 1024 * 1024
     max_cached_references: int = 64
     encode: bool = True
+    thread_count: int = 0
 
 
 class Engine(Protocol):

@@ -20,6 +20,9 @@ _OPS: Any = torch.ops.mkldnn
 _CAN_PACK = all(hasattr(_OPS, name) for name in ("_convolution_pointwise", "data_ptr", "_nbytes")) and hasattr(
     torch._C._nn, "mkldnn_reorder_conv2d_weight"
 )
+_PLAIN_WEIGHTS, _PLAIN_PRODUCTS = 2**18, 2**20
+"""A packed call costs 25 µs before it computes; linear layers of so few weights and multiplications are faster without
+(128 → 384, one row: 5 µs against 26; 96 → 96, 32 rows: 9 against 27), while large cold weights are not."""
 
 
 class Product:
@@ -57,12 +60,16 @@ class Product:
     def _convolve(self, x: Tensor) -> Tensor:
         dilation = (1, 1 if self._flat else self.dilation)
         image = x.unsqueeze(1).permute(0, 3, 1, 2)  # [B, I, 1, L], channels last in memory
-        if self._packings is None:
+        if self._packings is None or self._is_small(x):
             out = self._plain(x, image, dilation)
         else:
             packed = self._packing(self._packings, image, dilation)
             out = _OPS._convolution_pointwise(image, packed, self._bias, (0, 0), (1, 1), dilation, 1, "none", [], "")
         return out.permute(0, 2, 3, 1).squeeze(1)
+
+    def _is_small(self, x: Tensor) -> bool:
+        weights = self._weight.numel()
+        return self._flat and weights <= _PLAIN_WEIGHTS and x.shape[0] * x.shape[1] * weights < _PLAIN_PRODUCTS
 
     def _plain(self, x: Tensor, image: Tensor, dilation: tuple[int, int]) -> Tensor:
         if self._flat:
