@@ -168,15 +168,17 @@ class StageStream(Generic[Q, R]):
             response = await self._call.read()
         except grpc.aio.AioRpcError as error:
             self.replica.failed()
+            self._say_no_more()
             raise error_of_call(error) from None
         if response is grpc.aio.EOF:
             self.replica.failed()
+            self._say_no_more()
             raise NotReady("A stage ended its stream.", reason="DEPENDENCY_DOWN")
         return cast(R, response)
 
     async def leave(self) -> None:
         """Everything was said on both sides: let the stage end the stream. It matters to nobody whether it does."""
-        self._requests.put_nowait(None)
+        self._say_no_more()
         try:
             async with asyncio.timeout(LEAVE_S):
                 while await self._call.read() is not grpc.aio.EOF:
@@ -187,6 +189,11 @@ class StageStream(Generic[Q, R]):
     def hang_up(self) -> None:
         """Nobody wants the rest: the stage learns it at once."""
         self._call.cancel()
+        self._say_no_more()
+
+    def _say_no_more(self) -> None:
+        """End our requests: grpc.aio's task that takes them outlives a call that the stage ended, cancelled or not."""
+        self._requests.put_nowait(None)
 
     async def _outgoing(self) -> AsyncIterator[Q]:
         while (request := await self._requests.get()) is not None:

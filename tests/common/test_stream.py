@@ -283,7 +283,7 @@ likely = st.builds(Marks, st.sampled_from([START, INPUT, FLUSH, FLUSH, CREDIT, S
 ends = st.just("an end")
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600, deadline=None, database=None)
 @given(st.lists(st.one_of(likely, likely, marks_strategy, ends), max_size=14))
 def test_the_guard_says_what_the_rules_say(steps):
     guard, history = StreamGuard("assigned"), []
@@ -310,7 +310,7 @@ def test_the_guard_says_what_the_rules_say(steps):
         assert set(guard.unfinished) == {p for _, p in _taken(history, START) if _is_running(history, p)}
 
 
-@settings(deadline=None)
+@settings(deadline=None, database=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 4)), min_size=1, max_size=30))
 def test_what_was_sent_in_order_is_accepted_and_nothing_twice(plan):
     """A well-behaved caller, each message sent 1 + repeats times: every message is taken exactly once."""
