@@ -32,10 +32,20 @@ class BrainConfig(StreamConfig):
     reserve_slots: Annotated[int, Field(ge=0, le=4096, description="Of which never for speculative turns.")] = 1
     turn_timeout_s: Annotated[float, Field(gt=0, le=86_400, description="A turn takes at most this long.")] = 600.0
     listen_idle_s: Annotated[float, Field(gt=0, le=3600, description="A person may be silent for so long.")] = 60.0
+    tool_timeout_s: Annotated[float, Field(gt=0, le=3600, description="A tool may take so long.")] = 60.0
+    max_audio_s: Annotated[float, Field(gt=0, le=3600, description="A person's turn may last so long.")] = 120.0
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000, description="Longest answer, tool calls included.")] = 4096
+    check_interval_s: Annotated[
+        float, Field(gt=0, le=3600, description="Between two looks at whether the backend is alive.")
+    ] = 5.0
 
     offline_tokens_per_s: Annotated[
         float, Field(ge=0, le=10_000, description="Pace of the offline brain; 0: as fast as can be.")
     ] = 30.0
+    offline_jitter: Annotated[float, Field(ge=0, le=1, description="Share by which each gap of it varies.")] = 0.3
+    offline_first_token_s: Annotated[float, Field(ge=0, le=60, description="Before its first word.")] = 0.0
+    offline_stall_every_tokens: Annotated[int, Field(ge=0, description="It halts after so many; 0: never.")] = 0
+    offline_stall_s: Annotated[float, Field(ge=0, le=600, description="For how long it halts then.")] = 0.0
     offline_seed: Annotated[int, Field(ge=0, description="Of the jitter in that pace.")] = 0
 
     openai_model: Annotated[str, Field(description="Model of that server; empty: the first that it lists.")] = ""
@@ -65,6 +75,10 @@ class BrainConfig(StreamConfig):
             reserve_slots=self.reserve_slots,
             turn_timeout_s=self.turn_timeout_s,
             listen_idle_s=self.listen_idle_s,
+            tool_timeout_s=self.tool_timeout_s,
+            max_audio_s=self.max_audio_s,
+            max_tokens=self.max_tokens,
+            check_interval_s=self.check_interval_s,
         )
 
     @property
@@ -72,7 +86,14 @@ class BrainConfig(StreamConfig):
         """The backend and what it is told."""
         return BackendOptions(
             backend=self.backend,
-            offline=OfflineOptions(tokens_per_s=self.offline_tokens_per_s, seed=self.offline_seed),
+            offline=OfflineOptions(
+                tokens_per_s=self.offline_tokens_per_s,
+                jitter=self.offline_jitter,
+                first_token_s=self.offline_first_token_s,
+                stall_every_tokens=self.offline_stall_every_tokens,
+                stall_s=self.offline_stall_s,
+                seed=self.offline_seed,
+            ),
             openai=OpenAIOptions(
                 url="",
                 model=self.openai_model,

@@ -61,8 +61,8 @@ def _check_tools(request: TurnRequest, limits: BrainLimits) -> None:
 
 def check_sampling(sampling: BrainSampling) -> None:
     """Raise `InvalidRequest` for values that mean nothing."""
-    if sampling.temperature is not None and not 0 <= sampling.temperature <= 10:
-        raise InvalidRequest(f"a temperature of {sampling.temperature} is not in [0, 10]")
+    if sampling.temperature is not None and not 0 <= sampling.temperature <= 2:
+        raise InvalidRequest(f"a temperature of {sampling.temperature} is not in [0, 2]")
     if sampling.top_p is not None and not 0 < sampling.top_p <= 1:
         raise InvalidRequest(f"a top_p of {sampling.top_p} is not in (0, 1]")
     if sampling.max_tokens is not None and sampling.max_tokens < 1:

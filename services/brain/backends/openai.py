@@ -25,7 +25,7 @@ from services.brain.prompt import ChatMessage, Conversation, for_openai, templat
 from services.brain.tokens import new_call_id, with_arguments
 from services.brain.types import BrainSampling, Role
 
-logger = logging.getLogger(__name__)
+logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for every request is no news
 GO_ON = "Go on with your answer exactly where it stops. Repeat nothing of it."
 MAX_TRANSCRIPT_TOKENS = 512
 

@@ -202,7 +202,10 @@ class VllmBackend:
         values |= {name: value for name, value in given.items() if value is not None}
         if "seed" in values:
             values["seed"] %= 2**63
-        return SamplingParams(**values, max_tokens=limit, output_kind=RequestOutputKind.DELTA, detokenize=False)
+        try:
+            return SamplingParams(**values, max_tokens=limit, output_kind=RequestOutputKind.DELTA, detokenize=False)
+        except (VLLMValidationError, ValueError) as error:
+            raise InvalidRequest("the model does not take this sampling", reason="UNSUPPORTED") from error
 
     def _prompt(self, conversation: Conversation, limit: int) -> tuple[list[int], list[Samples]]:
         """Ids with one place for each recording, which vLLM widens, and the recordings."""
