@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -83,24 +84,25 @@ def our_side(given: list[str], threads: int) -> Side:
 
 
 def measure(report: Report, model: str, dtype: str, arguments: argparse.Namespace) -> None:
-    """Utterances in turn, ours then the reference's; the ratio is of the medians of the same turns."""
+    """Utterances in turn, ours then the reference's; the ratio is of the medians of each turn."""
     given = [model, dtype, str(arguments.frames)]
     ours = our_side(given, arguments.threads)
     sides = [ours]
     if arguments.reference_python:
         python = str(arguments.reference_python)
         sides.append(Side("reference", python, "tools.reference.time_talker", given, arguments.threads))
-    samples: dict[str, list[float]] = {side.name: [] for side in sides}
+    rounds: dict[str, list[list[float]]] = {side.name: [] for side in sides}
     for turn in range(WARM_UP + arguments.rounds):
         for side in sides:
             times = side.turn()
-            samples[side.name] += times if turn >= WARM_UP else []
+            rounds[side.name] += [times] if turn >= WARM_UP else []
     for side in sides:
         side.close()
-        report.add("frame_s", samples[side.name], side=side.name, dtype=dtype)
+        report.add("frame_s", [t for times in rounds[side.name] for t in times], side=side.name, dtype=dtype)
     if len(sides) == 2:
-        medians = [sorted(samples[side.name])[len(samples[side.name]) // 2] for side in sides]
-        report.value("reference_over_ours", medians[1] / medians[0], dtype=dtype)
+        # Of neighbours in time: another process's load falls on both.
+        pairs = zip(rounds["reference"], rounds["ours"], strict=True)
+        report.add("reference_over_ours", [statistics.median(b) / statistics.median(a) for b, a in pairs], dtype=dtype)
 
 
 def measure_flat(report: Report, model: str, dtype: str, arguments: argparse.Namespace) -> None:

@@ -165,15 +165,35 @@ class _Analysis:
         before = _tokens(self._tokenizer, text[:start], self._skip)
         data = text.encode()[max(offset, self._skip) :]
         context = self._context if self._skip > offset else None  # else the piece begins with no token of ours
+        head, tail = self._anchor(data)
         for length in range(min(self._look.longest - 1, len(data)), 0, -1):
             known, begun = data[:-length], data[-length:]
-            own = self._bpe.encode(known)
+            own = self._prefix(data, head, tail, len(known))
             shared = _shared(final, (*before, *own))
             if len(shared) == len(final) or (own and not self._stands(context, own[0])):
                 continue
             if self._has_witness(text, start, data, own, begun, own[-1] if own else context):
                 final = shared
         return final
+
+    def _anchor(self, data: bytes) -> tuple[tuple[int, ...], int]:
+        """Tokens of `data` that end well before its last bytes, and where: prefixes of a long piece share them."""
+        count, end, last = 0, 0, len(data) - 2 * self._look.longest
+        tokens = self._bpe.encode(data)
+        for index in tokens:
+            if end + len(self._bpe.spelling[index]) > last:
+                break
+            count, end = count + 1, end + len(self._bpe.spelling[index])
+        return tokens[:count], end
+
+    def _prefix(self, data: bytes, head: tuple[int, ...], end: int, size: int) -> tuple[int, ...]:
+        """The encoding of the first `size` bytes; where `head` and what follows are a pair, they are it (factor
+        property).
+        """
+        rest = self._bpe.encode(data[end:size])
+        if head and rest and not self._look.may_follow(head[-1], rest[0]):
+            return self._bpe.encode(data[:size])
+        return (*head, *rest)
 
     def _stands(self, context: int | None, first: int) -> bool:
         return context is None or self._look.may_follow(context, first)

@@ -89,6 +89,7 @@ class Tokenizer:
         spellings = sorted(special, key=len, reverse=True)
         self._special = regex.compile("|".join(map(regex.escape, spellings))) if spellings else None
         self._spellings = tuple(spellings)
+        self._longest_spelling = len(spellings[0]) if spellings else 0
         self.lookahead = Lookahead(bpe)
 
     @property
@@ -106,7 +107,8 @@ class Tokenizer:
         """`clean` for text that goes on: what is settled, and the raw suffix that may become a spelling."""
         found = list(self._special.finditer(text)) if self._special else []
         end = found[-1].end() if found else 0
-        keep = next((i for i in range(end, len(text)) if self._begins_spelling(text[i:])), len(text))
+        near = max(end, len(text) - self._longest_spelling)
+        keep = next((i for i in range(near, len(text)) if self._begins_spelling(text[i:])), len(text))
         return self.clean(text[:keep]), text[keep:]
 
     def _begins_spelling(self, text: str) -> bool:
