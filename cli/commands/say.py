@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cli.addresses import add_address_flags, target
 from cli.errors import CommandError
 from cli.listening import Listener
+from cli.live import LiveListener
 from cli.reading import text_deltas
 from cli.utterance import add_utterance_flags, check, clone_from_recording, generate_start, text_source
 from cli.wav import SAMPLE_BYTES, WavWriter
@@ -44,7 +46,7 @@ async def _say(args: argparse.Namespace, source: str) -> int:
     from cli.clients import connected, exchange, stub, unary
 
     with ExitStack() as outputs:
-        heard = Listener(_sink(args, outputs), SAMPLE_RATE_HZ, SAMPLE_BYTES["s16"])
+        heard = _listener(_sink(args, outputs))
         speech = generate_start(args, await clone_from_recording(args))
         async with connected(target(args, "gateway")) as channel:
             gateway = stub(gateway_pb2_grpc.SpeechServiceStub, channel)
@@ -56,6 +58,13 @@ async def _say(args: argparse.Namespace, source: str) -> int:
     voice = args.voice or (None if args.ref_audio or not voices else voices[0].name)
     _report(args, heard, heard.ended, voice)
     return 1 if heard.ended["reason"] in ("FAILED", "CANCELLED") else 0
+
+
+def _listener(sink: Callable[[bytes], object]) -> Listener:
+    """With a live line for a person who watches."""
+    if sys.stderr.isatty():
+        return LiveListener(sink, SAMPLE_RATE_HZ, SAMPLE_BYTES["s16"], sys.stderr)
+    return Listener(sink, SAMPLE_RATE_HZ, SAMPLE_BYTES["s16"])
 
 
 def _sink(args: argparse.Namespace, outputs: ExitStack) -> Callable[[bytes], object]:
