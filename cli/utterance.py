@@ -6,14 +6,10 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from cli.errors import CommandError, UsageError
+from cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from voicemesh.stream.v1 import stream_pb2
     from voicemesh.tts_lm.v1 import tts_lm_pb2
-
-_REFERENCE_PIECE_BYTES = 1 << 20
-_ENCODE_TIMEOUT_S = 120.0
 
 
 def add_utterance_flags(parser: argparse.ArgumentParser) -> None:
@@ -70,39 +66,14 @@ async def clone_from_recording(args: argparse.Namespace) -> tts_lm_pb2.Clone | N
     """Encode --ref-audio with the codec; with --ref-text its codes are kept, else the speaker vector alone."""
     if not args.ref_audio:
         return None
-    from voicemesh.codec.v1 import codec_pb2, codec_pb2_grpc
     from voicemesh.tts_lm.v1 import tts_lm_pb2
 
     from cli.addresses import target
-    from cli.clients import connected, stub, unary
+    from cli.recording import encode
 
-    audio_format, samples = _read_recording(args.ref_audio)
-    requests = [
-        codec_pb2.EncodeRequest(
-            format=audio_format if begin == 0 else None, payload=samples[begin : begin + _REFERENCE_PIECE_BYTES]
-        )
-        for begin in range(0, len(samples), _REFERENCE_PIECE_BYTES)
-    ]
-    async with connected(target(args, "codec")) as channel:
-        encoded = await unary(stub(codec_pb2_grpc.CodecServiceStub, channel).Encode(iter(requests)), _ENCODE_TIMEOUT_S)
+    encoded = await encode(args.ref_audio, target(args, "codec"))
     codes = encoded.codes if args.ref_text else ()
     return tts_lm_pb2.Clone(speaker_vector=encoded.speaker_vector, codes=codes, reference_text=args.ref_text or "")
-
-
-def _read_recording(path: str) -> tuple[stream_pb2.AudioFormat, bytes]:
-    import soundfile
-    from voicemesh.stream.v1 import stream_pb2
-
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise CommandError(f"the recording {path} cannot be read: {error}") from error
-    if not len(samples):
-        raise CommandError(f"the recording {path} is empty")
-    audio_format = stream_pb2.AudioFormat(
-        encoding=stream_pb2.AUDIO_ENCODING_PCM_F32LE, sample_rate_hz=rate, channel_count=samples.shape[1]
-    )
-    return audio_format, samples.astype("<f4").tobytes()
 
 
 def ended_facts(ended: Any) -> dict[str, Any]:

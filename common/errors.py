@@ -1,7 +1,7 @@
 """The faults of the mesh, as exceptions that core code raises.
 
-Each class stands for one row of the table in `protos/voicemesh/stream/v1/stream.proto` (`ErrorReason`) and names the gRPC
-status that it becomes. Nothing here knows gRPC, protobuf or a model: `common.status` does the translation, in one place.
+Each class stands for rows of `ErrorReason` in `protos/voicemesh/stream/v1/stream.proto` and names the gRPC status that
+it becomes. Nothing here knows gRPC, protobuf or a model: `common.status` does the translation, in one place.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class SequenceGap(MeshError):
 
 
 class Overloaded(MeshError):
-    """No slot, no room in a queue, or a reader too slow. Another replica may have room; this one after `retry_after_s`."""
+    """No slot, no room in a queue, a reader too slow. Another replica may have room; this one after `retry_after_s`."""
 
     status = "RESOURCE_EXHAUSTED"
     default_reason = "NO_SLOT"

@@ -28,6 +28,12 @@ MAX_NAME_CHARACTERS = 64
 MAX_TEXT_CHARACTERS = 10_000
 
 
+def default_directory() -> Path:
+    """Where a person's voices are kept unless told otherwise, by the XDG rule."""
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(data) / "voicemesh" / "voices"
+
+
 @dataclass(frozen=True, slots=True)
 class StoredVoice:
     """`codes`: frames of codes; `voice_id` is the content's hash, the same on every replica."""
@@ -84,6 +90,13 @@ class VoiceStore:
         if _is_id(name_or_id) and (self._content / f"{name_or_id}.json").exists():
             return _voice(name_or_id, "", self._read(name_or_id))
         raise UnknownName("No stored voice of that name.", name=name_or_id[:MAX_NAME_CHARACTERS])
+
+    def find(self, name: str) -> StoredVoice | None:
+        """By name (any case) or by voice_id; None when there is none. Broken when its file is damaged."""
+        try:
+            return self.get(name)
+        except UnknownName:
+            return None
 
     def names(self) -> list[str]:
         """Every name, as written, in alphabetical order."""

@@ -1,13 +1,17 @@
-"""`voicemesh voices`: the voices of the model that tts_lm serves, in its order."""
+"""`voicemesh voices`: the voices that tts_lm serves; `voices add` keeps another one, made from a recording."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import json
+import os
 from typing import Any
 
 from cli.addresses import add_address_flags, target
+from cli.errors import CommandError
+
+STORE_VARIABLE = "VOICEMESH_TTS_LM_VOICE_STORE"
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -15,6 +19,36 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     add_address_flags(parser)
     parser.add_argument("--json", action="store_true")
     parser.set_defaults(run=run_voices)
+    add = parser.add_subparsers(metavar="add").add_parser("add", help="keep a voice cloned from a recording")
+    add_address_flags(add)
+    add.add_argument("name", metavar="NAME", help="what to call it; a name used before means the new voice from now on")
+    add.add_argument("--ref-audio", metavar="FILE", required=True, help="a few seconds of one person speaking")
+    add.add_argument("--ref-text", metavar="TEXT", default="", help="what is said there; clones the manner too")
+    add.add_argument("--store", metavar="DIR", help=f"where to keep it (default ${STORE_VARIABLE}, else the user's)")
+    add.add_argument("--json", action="store_true")
+    add.set_defaults(run=run_add)
+
+
+def run_add(args: argparse.Namespace) -> int:
+    from cli.recording import encode
+    from common.errors import MeshError
+    from common.voice_store import VoiceStore, checked_name, default_directory
+
+    directory = args.store or os.environ.get(STORE_VARIABLE) or str(default_directory())
+    try:
+        name = checked_name(args.name)
+        encoded = asyncio.run(encode(args.ref_audio, target(args, "codec")))
+        if not encoded.speaker_vector:
+            raise CommandError("this codec's checkpoint has no speaker encoder: only base models clone voices")
+        flat = list(encoded.codes) if args.ref_text else []
+        width = len(encoded.codes) // encoded.frame_count
+        frames = [flat[begin : begin + width] for begin in range(0, len(flat), width)]
+        voice = VoiceStore(directory).add(name, encoded.speaker_vector, frames, args.ref_text)
+    except (MeshError, OSError) as error:
+        raise CommandError(f"the voice was not kept: {error}") from error
+    facts = {"name": voice.name, "voice_id": voice.voice_id, "frames": len(voice.codes), "store": directory}
+    print(json.dumps(facts, ensure_ascii=False) if args.json else f"{voice.name} is kept in {directory}.")
+    return 0
 
 
 def run_voices(args: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, ValidationInfo, field_validator
 
 from common.stream_config import StreamConfig
+from common.voice_store import default_directory
 from services.gateway.search import Patience
 from services.gateway.utterance import Terms
 
@@ -54,6 +55,14 @@ class GatewayConfig(StreamConfig):
         Field(gt=0, le=3600, description="Unless the caller says: text away for so long closes a part; absent: held."),
     ] = None
 
+    voice_store: Annotated[
+        str,
+        Field(default_factory=lambda: str(default_directory()), description="Directory of `voicemesh voices add`."),
+    ]
+
+    paced_lead_s: Annotated[
+        float, Field(ge=0, le=60, description="Sound that may lie ahead of the clock of a paced utterance.")
+    ] = 0.4
     http: Annotated[bool, Field(description="Serve HTTP: OpenAI's speech endpoint, WebSocket, health.")] = True
     http_port: Annotated[
         int | None,
@@ -75,6 +84,7 @@ class GatewayConfig(StreamConfig):
             lead_frames=self.lead_frames,
             max_text_characters=self.max_text_characters,
             text_timeout_s=self.text_timeout_s,
+            paced_lead_s=self.paced_lead_s,
             patience=Patience(self.connect_timeout_s, self.resume_timeout_s),
         )
 

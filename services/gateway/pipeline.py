@@ -12,15 +12,18 @@ from collections.abc import Callable
 from voicemesh.gateway.v1 import gateway_pb2
 
 from common.telemetry import Milestone, TraceParent
+from common.voice_store import VoiceStore
 from services.gateway.clients import Stages
 from services.gateway.utterance import SpeechUtterance, Terms
+from services.gateway.voices import written_out
 
 
 class SpeechLine:
     """One caller's way through the stages. What it submits runs while `run` runs."""
 
-    def __init__(self, stages: Stages, terms: Terms) -> None:
+    def __init__(self, stages: Stages, terms: Terms, voices: VoiceStore) -> None:
         self._stages = stages
+        self._voices = voices
         self._terms = terms
         self._epoch = -1
         self._session_id = ""
@@ -40,7 +43,7 @@ class SpeechLine:
         utterance = SpeechUtterance(
             self._stages,
             self._terms,
-            request,
+            written_out(request, self._voices),
             session_id=session_id,
             epoch=self._epoch,
             trace=trace,

@@ -14,6 +14,7 @@ from common.serving import Server
 from common.stage import End, Stage
 from common.stream import Kind
 from common.telemetry import Milestone, SpanName, Work
+from common.voice_store import VoiceStore
 from services.gateway.clients import Stages
 from services.gateway.config import GatewayConfig
 from services.gateway.http import HttpServer
@@ -43,7 +44,7 @@ class Gateway:
 
     def line(self) -> SpeechLine:
         """A way through the stages for one caller."""
-        return SpeechLine(self.stages, self._config.terms)
+        return SpeechLine(self.stages, self._config.terms, VoiceStore(self._config.voice_store))
 
     def stage(self) -> SynthesizeStage:
         """The meaning of one caller's stream, over whatever it comes."""

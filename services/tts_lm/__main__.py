@@ -7,6 +7,7 @@ import sys
 from common.config import load_or_exit
 from common.observer import Observer
 from common.serving import Server, run_service
+from common.voice_store import VoiceStore
 from services.tts_lm.config import TtsLmConfig
 from services.tts_lm.server import register
 from services.tts_lm.types import Engine
@@ -29,7 +30,7 @@ def main() -> int:
         from services.tts_lm.load import create_engine  # torch, not before the configuration is known to be right
 
         engine = create_engine(config.options, Steps(server.telemetry.observer("tts_lm")))
-        register(server, engine, config)
+        register(server, engine, config, VoiceStore(config.voice_store))
         return engine
 
     return run_service(config, build)

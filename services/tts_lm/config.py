@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from common.stream_config import StreamConfig
+from common.voice_store import default_directory
 from services.tts_lm.types import EngineOptions
 
 
@@ -37,6 +38,10 @@ class TtsLmConfig(StreamConfig):
         int, Field(ge=1, le=65536, description="Frames made and not read yet before an utterance sits out.")
     ] = 512
     thread_count: Annotated[int | None, Field(ge=1, le=256, description="CPU threads; absent: torch's own.")] = None
+    voice_store: Annotated[
+        str,
+        Field(default_factory=lambda: str(default_directory()), description="Directory of `voicemesh voices add`."),
+    ]
     local_files_only: Annotated[bool, Field(description="Never ask the hub for a model.")] = False
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -16,6 +16,7 @@ from common.stage import End, Stage, replica, timestamp
 from common.stream import Kind
 from common.stream_config import StreamConfig
 from common.telemetry import Milestone, SpanName, Work
+from common.voice_store import StoredVoice, VoiceStore
 from services.tts_lm.types import (
     CloneVoice,
     Ended,
@@ -38,24 +39,28 @@ _LAYOUTS: dict[int, Layout] = {
 _SAMPLING_FIELDS = tuple(tts_lm_pb2.Sampling.DESCRIPTOR.fields_by_name)
 
 
-def register(server: Server, engine: Engine, config: StreamConfig) -> None:
-    """Serve `engine` there."""
-    server.add(tts_lm_pb2_grpc.add_TtsLmServiceServicer_to_server, TtsLmServicer(server, engine, config), SERVICE)
+def register(server: Server, engine: Engine, config: StreamConfig, voices: VoiceStore | None = None) -> None:
+    """Serve `engine` there; `voices` are those that were added beside the model's own."""
+    servicer = TtsLmServicer(server, engine, config, voices)
+    server.add(tts_lm_pb2_grpc.add_TtsLmServiceServicer_to_server, servicer, SERVICE)
 
 
 class TtsLmServicer(tts_lm_pb2_grpc.TtsLmServiceServicer):
-    def __init__(self, server: Server, engine: Engine, config: StreamConfig) -> None:
+    def __init__(self, server: Server, engine: Engine, config: StreamConfig, voices: VoiceStore | None) -> None:
         self._engine = engine
+        self._voices = voices
         self._edge = Edge(config.limits, server.telemetry, server.telemetry.observer("tts_lm"), server.draining)
 
     async def Generate(self, requests: AsyncIterator[Any], context: Any) -> None:
-        await self._edge.serve(GenerateStage(self._engine), requests, context)
+        await self._edge.serve(GenerateStage(self._engine, self._voices), requests, context)
 
     async def GetModel(self, request: tts_lm_pb2.GetModelRequest, context: Any) -> tts_lm_pb2.GetModelResponse:
         return tts_lm_pb2.GetModelResponse(**vars(self._engine.info()))
 
     async def ListVoices(self, request: tts_lm_pb2.ListVoicesRequest, context: Any) -> tts_lm_pb2.ListVoicesResponse:
-        voices = (tts_lm_pb2.VoiceInfo(**vars(voice)) for voice in self._engine.voices())
+        voices = [tts_lm_pb2.VoiceInfo(**vars(voice)) for voice in self._engine.voices()]
+        if self._voices is not None and self._engine.info().supports_clone:
+            voices += [tts_lm_pb2.VoiceInfo(name=name, description="added") for name in self._voices.names()]
         return tts_lm_pb2.ListVoicesResponse(voices=voices)
 
 
@@ -73,14 +78,20 @@ class GenerateStage(Stage[tts_lm_pb2.GenerateRequest, tts_lm_pb2.GenerateRespons
     span_name = SpanName.TTS_LM_GENERATE
     first_milestone = Milestone.TTS_FIRST_FRAME
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, voices: VoiceStore | None = None) -> None:
         self._engine = engine
+        self._voices = voices
 
     def trace(self, request: tts_lm_pb2.GenerateRequest) -> stream_pb2.TraceContext:
         return request.start.trace
 
     def submit(self, request: tts_lm_pb2.GenerateRequest, work: Work) -> Utterance:
-        return self._engine.submit(utterance_request(request.start))
+        return self._engine.submit(utterance_request(request.start, self._stored))
+
+    def _stored(self, name_or_id: str) -> StoredVoice | None:
+        if self._voices is None or not self._engine.info().supports_clone:
+            return None
+        return self._voices.find(name_or_id)
 
     def feed(self, utterance: Utterance, request: tts_lm_pb2.GenerateRequest) -> None:
         if request.WhichOneof("payload") == "credit":
@@ -132,8 +143,12 @@ class GenerateStage(Stage[tts_lm_pb2.GenerateRequest, tts_lm_pb2.GenerateRespons
         return tts_lm_pb2.GenerateResponse(reset_done=tts_lm_pb2.ResetDone())
 
 
-def utterance_request(start: tts_lm_pb2.GenerateStart) -> UtteranceRequest:
-    """A `GenerateStart` in the engine's words. `InvalidRequest` for what no engine could mean."""
+def utterance_request(
+    start: tts_lm_pb2.GenerateStart, stored: Callable[[str], StoredVoice | None] = lambda name: None
+) -> UtteranceRequest:
+    """A `GenerateStart` in the engine's words; `stored` finds an added voice by name or id.
+
+    `InvalidRequest` for what no engine could mean, `UnknownName` for an id that is not stored."""
     if start.text_layout not in _LAYOUTS:
         raise InvalidRequest(f"There is no text layout {start.text_layout}.")
     for field in ("max_frames", "max_lead_frames"):
@@ -144,7 +159,7 @@ def utterance_request(start: tts_lm_pb2.GenerateStart) -> UtteranceRequest:
     if text_timeout_s is not None and text_timeout_s <= 0:
         raise InvalidRequest("text_timeout is a time to wait and must be positive.", field="text_timeout")
     return UtteranceRequest(
-        voice=_voice(start.voice) if start.HasField("voice") else None,
+        voice=_voice(start.voice, stored) if start.HasField("voice") else None,
         language=start.language,
         instruct=start.instruct,
         layout=_LAYOUTS[start.text_layout],
@@ -158,14 +173,18 @@ def utterance_request(start: tts_lm_pb2.GenerateStart) -> UtteranceRequest:
     )
 
 
-def _voice(voice: tts_lm_pb2.Voice) -> str | CloneVoice:
+def _voice(voice: tts_lm_pb2.Voice, stored: Callable[[str], StoredVoice | None]) -> str | CloneVoice:
     kind = voice.WhichOneof("kind")
-    if kind == "name":
-        return voice.name
     if kind is None:
         raise InvalidRequest("A voice is a name or a clone; this one is neither.")
-    if voice.clone.voice_id:
-        raise UnknownName(f"No voice is stored as {voice.clone.voice_id!r}.")
+    wanted = voice.name if kind == "name" else voice.clone.voice_id
+    added = stored(wanted) if wanted else None
+    if added is not None:
+        return CloneVoice(added.speaker_vector, tuple(chain.from_iterable(added.codes)), added.reference_text)
+    if kind == "name":
+        return voice.name
+    if wanted:
+        raise UnknownName(f"No voice is stored as {wanted!r}.")
     return CloneVoice(tuple(voice.clone.speaker_vector), tuple(voice.clone.codes), voice.clone.reference_text)
 
 
