@@ -62,6 +62,19 @@ async def test_an_added_voice_sounds_as_its_recording_does(mesh, store, recordin
     assert added["frames"] == (13 if text else 0)
 
 
+async def test_tts_lm_speaks_an_added_voice_by_itself(mesh, store, recording):
+    told = ["--ref-audio", str(recording), "--ref-text", "one two three"]
+    await kept(mesh, store, "Clara", *told)
+    where = ["--tts-lm", mesh.address("tts_lm"), "--codec", mesh.address("codec")]
+    answers = [
+        await voicemesh("codes", TEXT, *voice, "--greedy", "--max-frames", "12", *where)
+        for voice in (["--voice", "clara"], told)
+    ]
+    by_name, by_recording = ([json.loads(line) for line in done.out.splitlines()[:-1]] for done in answers)
+    assert len(by_name) == 12, answers[0].errors
+    assert by_name == by_recording
+
+
 async def test_an_added_voice_is_listed_by_a_service_that_runs_already(mesh, store, recording):
     await kept(mesh, store, "Berta", "--ref-audio", str(recording))
     done = await voicemesh("voices", "--json", "--tts-lm", mesh.address("tts_lm"))
