@@ -7,7 +7,7 @@ from setuptools import setup
 
 sys.path.insert(0, str(Path(__file__).parent / "tools"))
 
-import protos  # noqa: E402
+import protos
 
 protos.main()
 setup()
