@@ -40,6 +40,7 @@ _START = {
     "max_frames": int,
     "max_lead_frames": int,
     "text_timeout_s": (int, float),
+    "paced": bool,
 }
 _CLOSE_POLICY, _CLOSE_INTERNAL = 1008, 1011
 
@@ -156,12 +157,13 @@ def _start(message: dict[str, Any], house: House) -> gateway_pb2.SynthesizeStart
         raise InvalidRequest(f"`format` is one of {', '.join(_ENCODINGS)}.")
     form.encoding = _ENCODINGS[given.get("format", "pcm")]
     start.format.CopyFrom(form)
+    start.paced = given.get("paced", False)
     return start
 
 
 def _value(message: dict[str, Any], name: str, kind: Any, default: Any) -> Any:
     value = message.get(name, default)
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise InvalidRequest(f"`{name}` is of the wrong type.", field=name)
     return value
 

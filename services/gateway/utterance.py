@@ -7,10 +7,12 @@ text ──▶ talker ──frames──▶ decoder ──▶ sound
 from __future__ import annotations
 
 import asyncio
+import time
 from array import array
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from voicemesh.codec.v1 import codec_pb2
@@ -26,6 +28,7 @@ from common.telemetry import Milestone, TraceParent
 from services.gateway.allowance import Allowance
 from services.gateway.clients import Stages, StageStream
 from services.gateway.decoder import Decoder
+from services.gateway.pace import Pace
 from services.gateway.script import Script
 from services.gateway.search import Patience
 from services.gateway.talker import Talker
@@ -39,6 +42,7 @@ class Terms:
     lead_frames: int = 128
     max_text_characters: int = 65536
     text_timeout_s: float | None = None
+    paced_lead_s: float = 0.4
     patience: Patience = field(default_factory=Patience)
 
 
@@ -99,6 +103,7 @@ class SpeechUtterance:
             stages, session_id, epoch, speech, script, self._allowance, terms.patience, self, self._leave
         )
         self._decoder = Decoder(stages, session_id, epoch, decode, terms.patience, self, self._leave)
+        self._pace = Pace(request.format, terms.paced_lead_s) if request.paced else None
         self._milestone = milestone
         self._events: deque[Event] = deque()  # as many as frames may be made and not taken: bounded by the credit
         self._news = asyncio.Event()
@@ -148,15 +153,39 @@ class SpeechUtterance:
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         while True:
-            while not self._events:
-                self._news.clear()
-                await self._news.wait()
-            event = self._events.popleft()
+            event = await self._next()
             yield event
             if isinstance(event, SpeechEnded):
                 return
             if isinstance(event, Sound) and not self._is_over:
                 self._talker.credit(self._allowance.taken(event.chunk.frame_count))
+
+    async def _next(self) -> Event:
+        """The next event: when it comes, or on the clock when the utterance is paced."""
+        loop = asyncio.get_running_loop()
+        pace = self._pace
+        while True:
+            due_s = None if pace is None else pace.dry_s
+            if self._events:
+                event = self._events[0]
+                due_s = pace.due_s if pace is not None and isinstance(event, Sound) else 0.0
+                if due_s <= loop.time():
+                    return self._taken()
+            elif pace is not None and due_s is not None and due_s <= loop.time():
+                return Sound(pace.silence(time.time()), self._text_offset)
+            self._news.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(due_s):
+                    await self._news.wait()
+
+    def _taken(self) -> Event:
+        event = self._events.popleft()
+        if self._pace is not None and isinstance(event, Sound):
+            self._pace.deliver(event.chunk, asyncio.get_running_loop().time())
+        elif self._pace is not None and isinstance(event, SpeechEnded):
+            samples = event.end.sample_count + self._pace.silent_samples
+            return SpeechEnded(replace(event.end, sample_count=samples))
+        return event
 
     # What happens.
 
@@ -222,11 +251,8 @@ class SpeechUtterance:
         self._is_over = True
         talked = self._talker.talked
         compute_s = talked.compute_s + self._decoder.compute_s
-        self._emit(
-            SpeechEnded(
-                End(reason, error, talked.text_token_count, talked.frame_count, self._decoder.sample_count, compute_s)
-            )
-        )
+        end = End(reason, error, talked.text_token_count, talked.frame_count, self._decoder.sample_count, compute_s)
+        self._emit(SpeechEnded(end))
 
     def _emit(self, event: Event) -> None:
         self._events.append(event)
