@@ -32,6 +32,11 @@ DOMAIN = "voicemesh"
 DETAILS_KEY = "grpc-status-details-bin"
 """Trailing metadata under which gRPC carries a `google.rpc.Status`."""
 
+# A status travels in trailing metadata, twice and escaped, and callers take 8 KB of that: a sentence that quotes its
+# caller must not grow with what the caller sent.
+_MESSAGE_CHARACTERS = 300
+_FACT_CHARACTERS = 100
+
 _KINDS: tuple[type[MeshError], ...] = (
     InvalidRequest,
     UnknownName,
@@ -86,8 +91,9 @@ def status_of(error: BaseException) -> status_pb2.Status:
         return status_pb2.Status(code=code_pb2.CANCELLED, message="The call was cancelled.")
     if not isinstance(error, MeshError):
         error = Broken("Internal error; the log of the service has more.")
-    status = status_pb2.Status(code=code_pb2.Code.Value(error.status), message=error.message)
-    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
+    status = status_pb2.Status(code=code_pb2.Code.Value(error.status), message=_cut(error.message, _MESSAGE_CHARACTERS))
+    facts = {key: _cut(value, _FACT_CHARACTERS) for key, value in error.metadata.items()}
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=facts)
     status.details.add().Pack(info)
     if isinstance(error, Overloaded):
         retry = Duration()
@@ -121,6 +127,12 @@ def error_of_call(call: FailedCall) -> MeshError:
                 return error_of(status_pb2.Status.FromString(value))
     code = call.code()
     return error_of(status_pb2.Status(code=code.value[0], message=call.details() or code.name))
+
+
+def _cut(text: str, characters: int) -> str:
+    """At most that many characters, and none that UTF-8 does not know."""
+    text = text if len(text) <= characters else text[: characters - 1] + "…"
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

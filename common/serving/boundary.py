@@ -42,19 +42,23 @@ class _Call:
         self._streaming = streaming
         self._context = context
 
-    async def run(self, behaviour: Any, request: Any, of_stream: bool) -> Any:
+    async def run(self, behaviour: Any, request: Any, of_stream: bool, serialise: Any) -> Any:
         """Admit the call, run the handler, and raise nothing that grpc.aio would make an UNKNOWN of."""
         boundary = self._boundary
         trace = boundary.telemetry.rpc(self._method, self._context.invocation_metadata())
         try:
             if self._method.split("/")[1] in boundary.own:
                 boundary.calls.enter(self._task, self._streaming)
-            return await self._answer(behaviour, request, of_stream)
+            response = await self._answer(behaviour, request, of_stream)
+            return serialise(response) if serialise and self._status() is grpc.StatusCode.OK else b""
         except BaseException as error:
             await self._tell(error, trace)
         finally:
             boundary.calls.leave(self._task)
-            trace.end((self._context.code() or grpc.StatusCode.OK).name)
+            trace.end(self._status().name)
+
+    def _status(self) -> grpc.StatusCode:
+        return self._context.code() or grpc.StatusCode.OK
 
     async def _answer(self, behaviour: Any, request: Any, of_stream: bool) -> Any:
         inbox = Inbox(self._context)
@@ -145,7 +149,11 @@ class Boundary(grpc.aio.ServerInterceptor):
         }
         behaviour, rebuild = shapes[of_stream, to_stream]
 
-        async def call(request: Any, context: Any) -> Any:
-            return await _Call(self, method, of_stream or to_stream, context).run(behaviour, request, of_stream)
+        # One answer is serialised inside the call, so that an answer that cannot be is INTERNAL and not UNKNOWN.
+        inner, outer = (None, handler.response_serializer) if to_stream else (handler.response_serializer, None)
 
-        return rebuild(call, request_deserializer=deserialise, response_serializer=handler.response_serializer)
+        async def call(request: Any, context: Any) -> Any:
+            running = _Call(self, method, of_stream or to_stream, context)
+            return await running.run(behaviour, request, of_stream, inner)
+
+        return rebuild(call, request_deserializer=deserialise, response_serializer=outer)

@@ -100,6 +100,37 @@ async def test_a_cancellation_that_nobody_sent_does_not_leave_the_caller_waiting
     assert error.code() is grpc.StatusCode.INTERNAL
 
 
+@KINDS
+async def test_a_sentence_that_quotes_its_caller_arrives_however_long_it_was(kind: str) -> None:
+    error = await outcome_of(UnknownName("声" * 100_000 + "\ud800", voice="🎤" * 100_000), kind)
+    fault = error_of_call(error)
+    assert error.code() is grpc.StatusCode.NOT_FOUND
+    assert fault.message.startswith("声声")
+    assert fault.metadata["voice"].startswith("🎤🎤")
+
+
+async def test_an_answer_that_is_no_message_is_our_fault(caplog: pytest.LogCaptureFixture) -> None:
+    async def nothing(request: Any, context: Any) -> None:
+        return None
+
+    async with serving(Servicer(encode=nothing, get_codec=nothing)) as (_, channel):
+        errors = [
+            await failed(call) for call in (Stub(channel).GetCodec(codec_pb2.GetCodecRequest()), Stub(channel).Encode())
+        ]
+    assert [error.code() for error in errors] == [grpc.StatusCode.INTERNAL] * 2
+    assert [record.message for record in caplog.records] == ["call failed"] * 2
+
+
+async def test_a_code_that_the_handler_sets_stands() -> None:
+    async def nothing(request: Any, context: Any) -> None:
+        context.set_code(grpc.StatusCode.OUT_OF_RANGE)
+        context.set_details("beyond")
+
+    async with serving(Servicer(get_codec=nothing)) as (_, channel):
+        error = await failed(Stub(channel).GetCodec(codec_pb2.GetCodecRequest()))
+    assert (error.code(), error.details()) == (grpc.StatusCode.OUT_OF_RANGE, "beyond")
+
+
 async def test_an_abort_of_the_handler_is_left_alone() -> None:
     async def abort(request: Any, context: Any) -> None:
         await context.abort(grpc.StatusCode.ALREADY_EXISTS, "twice", (("why", "because"),))
