@@ -62,8 +62,8 @@ def untrained(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) ->
         for parameter in talker.parameters():
             parameter.copy_(parameter.to(torch.bfloat16))
         talker.talker.codec_head.weight.mul_(20)
-        for head in talker.talker.code_predictor.lm_head:
-            head.weight.mul_(20)
+        for head in talker.talker.code_predictor.lm_head.parameters():
+            head.mul_(20)
     entries = torch.randn(CODEBOOK_COUNT, CODEBOOK_SIZE, ENTRY_WIDTH)
     entries[USED_CODEBOOKS:] = 0
     directory = tmp_path_factory.mktemp("mini")

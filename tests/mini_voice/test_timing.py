@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from tools.mini_voice import vocabulary
 from tools.mini_voice.synthesiser import Phone, Word
@@ -27,7 +28,7 @@ def test_phonemes_are_read_twice_a_frame_and_silence_is_an_underscore() -> None:
     assert rows[13] == ["_", "_"]
 
 
-def test_each_character_belongs_to_the_token_that_spells_it(tokenizer: vocabulary.Tokenizer) -> None:
+def test_each_character_belongs_to_the_token_that_spells_it(tokenizer: Tokenizer) -> None:
     text = "The yellow dog, and the snow."
     ids, starts = vocabulary.encode(tokenizer, text)
     found = vocabulary.token_at(starts, np.arange(len(text) + 1), len(text))

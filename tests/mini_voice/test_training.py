@@ -41,7 +41,8 @@ def test_sound_comes_back_within_the_noise_of_mu_law(tmp_path: Path) -> None:
 
 def test_pitch_is_found_and_silence_has_none() -> None:
     time = np.arange(10 * FRAME_SAMPLES) / 24000
-    voice = sum(np.sin(2 * np.pi * 120 * k * time) / k for k in range(1, 9)).astype(np.float32) * 0.2
+    harmonics = [np.sin(2 * np.pi * 120 * k * time) / k for k in range(1, 9)]
+    voice = (0.2 * np.sum(harmonics, axis=0)).astype(np.float32)
     found = pitch(frames_of(voice).ravel())
     assert np.abs(found[1:-1] - 120).max() < 2
     assert pitch(np.zeros(2 * FRAME_SAMPLES, np.float32)).max() == 0
@@ -53,7 +54,7 @@ def test_codes_find_the_entries_they_were_made_from(tmp_path: Path) -> None:
     mel = torch.randn(1600, 8, 40, generator=chance).cumsum(1)
     hz = 100 + 50 * torch.rand(1600, 8, generator=chance)
     phones = torch.rand(1600, 4, generator=chance)
-    fit(mel, list(hz.split(400)), phones).save(tmp_path / "books.npz")
+    fit(mel, list(torch.split(hz, 400)), phones).save(tmp_path / "books.npz")
     books = Codebooks.load(tmp_path / "books.npz")
     codes = books.encode(mel[:400], hz[:400])
     assert codes.shape == (400, CODEBOOK_COUNT)
@@ -100,7 +101,8 @@ def test_the_guide_rewards_attention_on_the_token_spoken() -> None:
 
 def test_training_continues_where_it_stopped(corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path) -> None:
     through, parted = tmp_path / "through", tmp_path / "parted"
-    through.mkdir(), parted.mkdir()
+    through.mkdir()
+    parted.mkdir()
     train_talker.train(through, corpus, tokenizer, PLAN)
     train_talker.train(parted, corpus, tokenizer, replace(PLAN, seconds=0.0))
     states = [torch.load(d / "talker.pt", weights_only=True) for d in (through, parted)]

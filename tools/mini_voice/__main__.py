@@ -6,7 +6,7 @@ corpus     what a training machine needs: corpus.lzma, sound.lzma, codebooks.npz
 codec      the decoder learns codes → sound                         (torch, numpy, tokenizers, safetensors alone)
 talker     talker and code predictor learn text → codes             (the same)
 export     a checkpoint in the official layout in DIR/mini
-evaluate   recogniser scores                                        (needs espeak-ng, pocketsphinx, soxr)
+evaluate   recogniser scores and the model card                   (needs espeak-ng, pocketsphinx, soxr)
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tools.mini_voice import card, evaluate, export, speech_data, train_codec, train_talker, vocabulary
 from tools.mini_voice import corpus as corpora
-from tools.mini_voice import evaluate, export, speech_data, train_codec, train_talker, vocabulary
 from tools.mini_voice.codebooks import Codebooks, fit
 from tools.mini_voice.corpus import Corpus
 from tools.mini_voice.sound import SoundBank
+from tools.mini_voice.timing import FRAME_S
 
 STAGES = ("speech", "books", "corpus", "codec", "talker", "export", "evaluate")
 _HOURS_PER_SHARD = 0.85
 _BOOK_SHARDS = 4
+_NETWORKS = ("codec", "talker")
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Job:
                 found = self.corpus()
                 train_talker.train(self.work, found, vocabulary.load(self.work / "vocabulary"), self.talker)
             case "export":
-                talker, codec = (_trained(self.work / f"{name}.pt") for name in ("talker", "codec"))
+                codec, talker = (_trained(self.work / f"{name}.pt") for name in _NETWORKS)
                 words = vocabulary.load(self.work / "vocabulary")
                 export.export(self.work / "mini", talker, codec, self.books().scaled_entries(), words)
             case _:
@@ -104,6 +106,16 @@ class Job:
         )
         for score in scores:
             print(score, flush=True)
+        codec, talker = (torch.load(self.work / f"{n}.pt", map_location="cpu", weights_only=True) for n in _NETWORKS)
+        text = card.card(
+            scores,
+            hours=len(self.corpus().codes) * FRAME_S / 3600,
+            codec_steps=codec["step"],
+            talker_steps=talker["step"],
+            talker_parameters=sum(p.numel() for name, p in talker["net"].items() if name.startswith("talker.")),
+            codec_parameters=sum(p.numel() for p in codec["net"].values()),
+        )
+        (self.work / "mini" / "README.md").write_text(text, encoding="utf-8")
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,30 +16,35 @@ import torch
 
 from tools.mini_voice import features, speak
 from tools.mini_voice.codebooks import Codebooks
+from tools.mini_voice.distance import mel_cepstral_distance
 from tools.mini_voice.recognise import Identifier
 from tools.mini_voice.speech_data import padded
 from tools.mini_voice.synthesiser import SAMPLE_RATE_HZ, synthesiser
 from tools.mini_voice.text import evaluation_sentences
-from tools.mini_voice.voices import VOICES, VoiceRecipe
+from tools.mini_voice.voices import VOICES
 
 
 @dataclass(frozen=True)
 class Score:
-    """Of `count` sentences; `frame_ratio` is the talker's length over the synthesiser's."""
+    """Of `count` sentences; `frame_ratio` is the talker's length over the synthesiser's, distances are to it."""
 
     voice: str
     layout: str
     count: int
     synthesiser: int
     codec: int
-    talker: int | None
-    ended: int | None
-    frame_ratio: float | None
+    codec_distance_db: float
+    talker: int | None = None
+    ended: int | None = None
+    frame_ratio: float | None = None
+    talker_distance_db: float | None = None
 
     def __str__(self) -> str:
         line = f"{self.voice} {self.layout}: synthesiser {self.synthesiser}, codec {self.codec}"
-        if self.talker is not None and self.frame_ratio is not None:
-            line += f", talker {self.talker} (ended {self.ended}, length {self.frame_ratio:.2f})"
+        line += f" ({self.codec_distance_db:.2f} dB)"
+        if self.talker is not None:
+            line += f", talker {self.talker} ({self.talker_distance_db:.2f} dB, ended {self.ended}"
+            line += f", length {self.frame_ratio:.2f})"
         return f"{line} of {self.count}"
 
 
@@ -54,36 +59,38 @@ def evaluate(directory: Path, books: Codebooks, *, count: int, layouts: Sequence
         codes = [_analysed(samples, books) for samples in spoken]
         decoded = speak.decode(directory, codes)
         plain, through = _right(identifier, spoken), _right(identifier, decoded)
+        base = Score(voice.name, "codec alone", count, plain, through, _distance(spoken, decoded))
         _keep(out / f"{voice.name}-synthesiser", spoken[0])
         _keep(out / f"{voice.name}-codec", decoded[0])
         if not layouts:
-            scores.append(Score(voice.name, "codec alone", count, plain, through, None, None, None))
+            scores.append(base)
         for layout in layouts:
-            score = _talk(directory, sentences, voice, layout, [len(c) for c in codes], identifier, out)
-            scores.append(Score(voice.name, layout, count, plain, through, *score))
+            said = speak.speak(directory, sentences, voice.name, layout=layout)
+            sounds = speak.decode(directory, [one.codes for one in said])
+            for index in range(min(3, count)):
+                _keep(out / f"{voice.name}-{layout}-{index}", sounds[index])
+            scores.append(
+                replace(
+                    base,
+                    layout=layout,
+                    talker=_right(identifier, sounds),
+                    ended=sum(one.ended for one in said),
+                    frame_ratio=sum(len(one.codes) for one in said) / sum(map(len, codes)),
+                    talker_distance_db=_distance(spoken, sounds),
+                )
+            )
     return scores
-
-
-def _talk(
-    directory: Path,
-    sentences: Sequence[str],
-    voice: VoiceRecipe,
-    layout: str,
-    lengths: Sequence[int],
-    identifier: Identifier,
-    out: Path,
-) -> tuple[int, int, float]:
-    said = speak.speak(directory, sentences, voice.name, layout=layout)
-    sounds = speak.decode(directory, [one.codes for one in said])
-    for index in range(3):
-        _keep(out / f"{voice.name}-{layout}-{index}", sounds[index])
-    ratio = sum(len(one.codes) for one in said) / sum(lengths)
-    return _right(identifier, sounds), sum(one.ended for one in said), ratio
 
 
 def _analysed(samples: features.Array, books: Codebooks) -> speak.Codes:
     mel, pitch = torch.from_numpy(features.log_mel(samples)), torch.from_numpy(features.pitch(samples))
     return [tuple(frame) for frame in books.encode(mel, pitch).tolist()]
+
+
+def _distance(spoken: Sequence[features.Array], sounds: Sequence[features.Array]) -> float:
+    """Mean over the sentences of which any sound was made; decoded ones are as long as the frames they came from."""
+    pairs = [(a, b) for a, b in zip(spoken, sounds, strict=True) if len(b)]
+    return sum(mel_cepstral_distance(a, b) for a, b in pairs) / max(1, len(pairs))
 
 
 def _right(identifier: Identifier, sounds: Sequence[features.Array]) -> int:
