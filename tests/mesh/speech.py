@@ -20,6 +20,7 @@ class Replica:
 
     process: subprocess.Popen[bytes]
     address: str
+    http: str = ""
 
     def kill(self) -> None:
         """kill -9."""
@@ -57,8 +58,8 @@ def speech_mesh(
             *("--codec-address", ",".join(replica.address for replica in beside)),
         ]
         running.append(start(["-m", "services.gateway", *common, "--no-http", *addresses, *gateway_flags]))
-        address = read_ready_lines(running[-1], 1, START_S)["gateway"]["address"]
-        yield SpeechMesh(Replica(running[-1], address), below, beside)
+        line = read_ready_lines(running[-1], 1, START_S)["gateway"]
+        yield SpeechMesh(Replica(running[-1], line["address"], line.get("http", "")), below, beside)
     finally:
         for process in reversed(running):
             end(process)
