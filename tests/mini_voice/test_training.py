@@ -4,11 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from tokenizers import Tokenizer
 
 from tools.mini_voice import train_codec, train_talker
 from tools.mini_voice.batches import Batcher
+from tools.mini_voice.clock import Clock
 from tools.mini_voice.codebooks import Codebooks, fit, pitch_features
 from tools.mini_voice.corpus import Corpus
 from tools.mini_voice.dimensions import CODEBOOK_COUNT, CODEBOOK_SIZE, ENTRY_WIDTH, USED_CODEBOOKS
@@ -127,3 +129,22 @@ def test_orthogonal_updates_have_singular_values_near_one() -> None:
     values = torch.linalg.svdvals(orthogonal(torch.randn(2, 24, 40, generator=torch.Generator().manual_seed(0))))
     assert values.min() > 0.5
     assert values.max() < 1.4
+
+
+def test_the_learning_rate_follows_steps_or_time_whichever_is_further() -> None:
+    by_step = Clock(steps=100, budget_s=1e9, run_s=1e9, warmup_steps=10, step=75)
+    by_time = Clock(steps=10**9, budget_s=1e6, run_s=1e9, warmup_steps=10, step=75, spent_s=750_000)
+    assert by_step.rate() == pytest.approx(0.5)
+    assert by_time.rate() == pytest.approx(0.5, abs=1e-3)
+    assert Clock(100, 1e9, 1e9, 10, step=4).rate() == pytest.approx(0.5)
+    assert Clock(100, 1e9, 1e9, 10, step=99).rate() == pytest.approx(0.05)
+
+
+def test_a_run_ends_with_its_time_and_the_training_with_its_budget() -> None:
+    assert Clock(100, 1e9, 1e9, 10, step=99).running
+    assert not Clock(100, 1e9, 1e9, 10, step=100).running
+    assert not Clock(100, 50.0, 1e9, 10, step=5, spent_s=51.0).running
+    run = Clock(100, 1e9, 0.0, 10, step=5)
+    assert run.running
+    run.step += 1
+    assert not run.running

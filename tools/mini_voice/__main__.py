@@ -124,12 +124,14 @@ def main() -> None:
     cuda = arguments.device.startswith("cuda")
     codec = train_codec.CodecPlan(
         steps=arguments.codec_steps,
+        budget_s=arguments.budget,
         seconds=arguments.seconds,
         batch=32 if cuda else 6,
         device=arguments.device,
     )
     talker = train_talker.TalkerPlan(
         steps=arguments.talker_steps,
+        budget_s=arguments.budget,
         seconds=arguments.seconds,
         rows=32000 if cuda else 2000,
         device=arguments.device,
@@ -159,6 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seconds", type=float, default=1e9, help="stop each training stage after so long, to be resumed"
     )
+    parser.add_argument("--budget", type=float, default=1e9, help="seconds of each training in all, over all runs")
     parser.add_argument("--codec-steps", type=int, default=20000)
     parser.add_argument("--talker-steps", type=int, default=20000)
     parser.add_argument("--sentences", type=int, default=100, help="held-out sentences of the evaluation")

@@ -6,10 +6,8 @@ one decoder serves however many of them the talker gets right.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tools.mini_voice.clock import Clock, resume, save
 from tools.mini_voice.codec_net import CodecDecoder
 from tools.mini_voice.dimensions import USED_CODEBOOKS, model_and_codec_config
 from tools.mini_voice.sound import SoundBank
@@ -28,10 +27,12 @@ _LAST_BOOK_DROP = 0.3
 
 @dataclass(frozen=True)
 class CodecPlan:
-    """How long and in what bites; `seconds` bounds this run, `steps` the whole training."""
+    """How long and in what bites; `seconds` bounds this run, `steps` and `budget_s` the whole training."""
 
     steps: int = 20000
+    budget_s: float = 1e9
     seconds: float = 1e9
+    warmup_steps: int = 100
     batch: int = 6
     frames: int = 14
     learning_rate: float = 1e-3
@@ -44,15 +45,16 @@ def train(work: Path, bank: SoundBank, entries: Tensor, plan: CodecPlan) -> None
     path = work / "codec.pt"
     net = build().to(plan.device)
     optimiser = torch.optim.AdamW(net.parameters(), plan.learning_rate, betas=(0.8, 0.99), weight_decay=0.01)
-    first = step = _resume(path, net, optimiser, plan.device)
+    step, spent_s = resume(path, net, [optimiser], plan.device)
+    clock = Clock(plan.steps, plan.budget_s, plan.seconds, plan.warmup_steps, step, spent_s)
     codes = torch.from_numpy(bank.codes.astype(np.int64)).to(plan.device)
     sound = torch.from_numpy(bank.samples).view(-1, FRAME_SAMPLES).to(plan.device)
     entries, starts = entries.to(plan.device), _starts(bank.offsets, plan.frames).to(plan.device)
-    begun = saved = time.monotonic()
-    recent = 0.0
-    while step < plan.steps and time.monotonic() - begun < plan.seconds:
-        _set_rate(optimiser, plan, step)
-        torch.manual_seed(step)
+    saved_s, recent = 0.0, 0.0
+    while clock.running:
+        for group in optimiser.param_groups:
+            group["lr"] = plan.learning_rate * clock.rate()
+        torch.manual_seed(clock.step)
         rows = starts[torch.randint(len(starts), (plan.batch,), device=plan.device)][:, None]
         rows = rows + torch.arange(plan.frames, device=plan.device)
         target = sound[rows].flatten(1).to(torch.float32) / 32768
@@ -61,16 +63,15 @@ def train(work: Path, bank: SoundBank, entries: Tensor, plan: CodecPlan) -> None
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimiser.step()
-        step += 1
-        if step % 10 == 0:
+        clock.step += 1
+        if clock.step % 10 == 0:
             recent = loss.item() if recent == 0.0 else 0.8 * recent + 0.2 * loss.item()
-        if step % 50 == 0:
-            pace = (time.monotonic() - begun) / (step - first)
-            print(f"codec step {step} loss {recent:.4f} s/step {pace:.3f}", flush=True)
-        if time.monotonic() - saved > plan.save_every_s:
-            save(path, net, optimiser, step)
-            saved = time.monotonic()
-    save(path, net, optimiser, step)
+        if clock.step % 50 == 0:
+            print(f"codec step {clock.step} loss {recent:.4f} s/step {clock.pace_s:.3f}", flush=True)
+        if clock.elapsed_s - saved_s > plan.save_every_s:
+            save(path, net, [optimiser], clock)
+            saved_s = clock.elapsed_s
+    save(path, net, [optimiser], clock)
 
 
 def build() -> CodecDecoder:
@@ -104,33 +105,10 @@ def spectral_loss(made: Tensor, target: Tensor) -> Tensor:
     return total / len(_WINDOWS)
 
 
-def save(path: Path, net: torch.nn.Module, optimiser: torch.optim.Optimizer, step: int) -> None:
-    """All of it or nothing."""
-    draft = path.with_suffix(".draft")
-    torch.save({"net": net.state_dict(), "optimiser": optimiser.state_dict(), "step": step}, draft)
-    draft.rename(path)
-
-
-def _resume(path: Path, net: torch.nn.Module, optimiser: torch.optim.Optimizer, device: str) -> int:
-    if not path.exists():
-        return 0
-    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    net.load_state_dict(state["net"])
-    optimiser.load_state_dict(state["optimiser"])
-    return int(state["step"])
-
-
 def _starts(offsets: npt.NDArray[np.int64], frames: int) -> Tensor:
     """Every frame that begins a bite inside one utterance."""
     bounds = zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
     return torch.cat([torch.arange(a, b - frames + 1) for a, b in bounds if b - a >= frames])
-
-
-def _set_rate(optimiser: torch.optim.Optimizer, plan: CodecPlan, step: int) -> None:
-    """Warm up, hold, and fall linearly over the second half to a twentieth."""
-    part = min(1.0, (step + 1) / 100) * min(1.0, max(0.05, 2 * (1 - step / plan.steps)))
-    for group in optimiser.param_groups:
-        group["lr"] = plan.learning_rate * part
 
 
 def _magnitude(x: Tensor, size: int) -> Tensor:

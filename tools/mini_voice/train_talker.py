@@ -6,11 +6,9 @@ layers are asked to look there) and which phonemes (read from a middle layer). S
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from tools.mini_voice.batches import Batch, Batcher
+from tools.mini_voice.clock import Clock, resume, save
 from tools.mini_voice.corpus import Corpus
 from tools.mini_voice.dimensions import model_and_codec_config
 from tools.mini_voice.muon import Muon
@@ -27,9 +26,10 @@ from tools.mini_voice.talker_net import MiniTalker
 
 @dataclass(frozen=True)
 class TalkerPlan:
-    """`seconds` bounds this run, `steps` the whole training; `rows` is the batch in rows, padding included."""
+    """`seconds` bounds this run, `steps` and `budget_s` the whole training; `rows` is the batch, padding included."""
 
     steps: int = 6000
+    budget_s: float = 1e9
     seconds: float = 1e9
     rows: int = 3000
     matrix_rate: float = 3e-3
@@ -74,26 +74,26 @@ def train(work: Path, corpus: Corpus, tokenizer: Tokenizer, plan: TalkerPlan) ->
     torch.set_float32_matmul_precision("high")
     net = build(len(corpus.phone_names)).to(plan.device)
     optimisers = _optimisers(net, plan)
-    first = step = _resume(path, net, optimisers, plan.device)
+    step, spent_s = resume(path, net, optimisers, plan.device)
     batcher = Batcher(corpus, tokenizer)
     count = sum(p.numel() for p in net.parameters())
     print(f"talker: {count} parameters, {batcher.tokens_per_second:.2f} tokens/s", flush=True)
-    batches = DataLoader(Draws(batcher, plan, step), batch_size=None, num_workers=plan.workers)
-    begun = saved = time.monotonic()
-    for batch in batches:
-        _set_rates(optimisers, plan, step)
-        losses = _step(net, optimisers, batch.to(plan.device), plan)
-        step += 1
-        if step % 50 == 0:
+    clock = Clock(plan.steps, plan.budget_s, plan.seconds, plan.warmup_steps, step, spent_s)
+    batches = iter(DataLoader(Draws(batcher, plan, step), batch_size=None, num_workers=plan.workers))
+    saved_s = 0.0
+    while clock.running:
+        for optimiser, rate in zip(optimisers, (plan.matrix_rate, plan.other_rate), strict=True):
+            for group in optimiser.param_groups:
+                group["lr"] = rate * clock.rate()
+        losses = _step(net, optimisers, next(batches).to(plan.device), plan)
+        clock.step += 1
+        if clock.step % 50 == 0:
             line = " ".join(f"{name} {value.item():.3f}" for name, value in losses.items())
-            pace = (time.monotonic() - begun) / (step - first)
-            print(f"talker step {step} limit {plan.frame_limit(step)} {line} s/step {pace:.3f}", flush=True)
-        if time.monotonic() - saved > plan.save_every_s:
-            _save(path, net, optimisers, step)
-            saved = time.monotonic()
-        if time.monotonic() - begun > plan.seconds:
-            break
-    _save(path, net, optimisers, step)
+            print(f"talker step {clock.step} {line} s/step {clock.pace_s:.3f}", flush=True)
+        if clock.elapsed_s - saved_s > plan.save_every_s:
+            save(path, net, optimisers, clock)
+            saved_s = clock.elapsed_s
+    save(path, net, optimisers, clock)
 
 
 def _step(
@@ -165,28 +165,3 @@ def _optimisers(net: MiniTalker, plan: TalkerPlan) -> list[torch.optim.Optimizer
     others = [p for p in net.parameters() if id(p) not in ids]
     adam = torch.optim.AdamW(others, plan.other_rate, betas=(0.9, 0.95), weight_decay=0.01)
     return [Muon(hidden, plan.matrix_rate), adam]
-
-
-def _set_rates(optimisers: list[torch.optim.Optimizer], plan: TalkerPlan, step: int) -> None:
-    """Warm up, hold, and fall linearly over the second half to a twentieth."""
-    part = min(1.0, (step + 1) / plan.warmup_steps) * min(1.0, max(0.05, 2 * (1 - step / plan.steps)))
-    for optimiser, rate in zip(optimisers, (plan.matrix_rate, plan.other_rate), strict=True):
-        for group in optimiser.param_groups:
-            group["lr"] = rate * part
-
-
-def _save(path: Path, net: MiniTalker, optimisers: list[torch.optim.Optimizer], step: int) -> None:
-    draft = path.with_suffix(".draft")
-    state = {"net": net.state_dict(), "optimisers": [o.state_dict() for o in optimisers], "step": step}
-    torch.save(state, draft)
-    draft.rename(path)
-
-
-def _resume(path: Path, net: MiniTalker, optimisers: list[torch.optim.Optimizer], device: str) -> int:
-    if not path.exists():
-        return 0
-    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    net.load_state_dict(state["net"])
-    for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
-        optimiser.load_state_dict(saved)
-    return int(state["step"])
