@@ -114,7 +114,10 @@ class TalkerEngine:
             _call(events, self._break, error)
 
     def _break(self, error: Exception) -> None:
+        """Refuse from now on, and end those whose start the thread did not live to see."""
         self._broken = NotReady(f"the device failed and this replica no longer serves: {error}")
+        left = [utterance.sequence for utterance in self._live.values()]
+        self._deliver([Done(sequence, FinishReason.FAILED, self._broken) for sequence in left])
 
     def submit(self, request: UtteranceRequest) -> Utterance:
         model, loop = self._ready()
@@ -147,11 +150,11 @@ class TalkerEngine:
 
     async def close(self) -> None:
         """Utterances still running end CANCELLED; returns when the thread has ended."""
+        self._broken = self._broken or NotReady("the engine has been closed")
         if self._loop is not None:
             self._loop.commands.put(device.Close())
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
-        self._broken = self._broken or NotReady("the engine has been closed")
 
     def info(self) -> ModelInfo:
         model, _ = self._ready()
@@ -197,6 +200,11 @@ class TalkerUtterance:
         self._first_text_s: float | None = None
         self._first_frame_s: float | None = None
         self._unreported = self._delivered = 0
+
+    @property
+    def sequence(self) -> Sequence:
+        """What the device's thread knows of it; to be read only."""
+        return self._sequence
 
     def feed(self, item: TextItem) -> None:
         if self._flushed:

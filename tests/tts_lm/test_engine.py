@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -167,7 +168,12 @@ class Roomless(Failing):
 
     page_count, page_size = 2, 16
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.everyone_is_here = threading.Event()
+
     def execute(self, plan: StepPlan) -> list[tuple[int, ...]]:
+        assert self.everyone_is_here.wait(10)
         return [(1,) * 16 for _ in plan.sequences]
 
 
@@ -183,6 +189,7 @@ async def test_a_device_that_fails_ends_everyone_and_serves_no_more(tiny: Path) 
     ends = await asyncio.gather(say(engine, "Hello world. " * 9), say(engine, "Good morning. " * 9))
     assert [end.reason for _, end in ends] == [FinishReason.FAILED] * 2
     assert all("device-side assert" in str(end.error) for _, end in ends)
+    assert engine._slots.free_count == 2
     await asyncio.sleep(0)
     with pytest.raises(NotReady, match="no longer serves"):
         engine.submit(UtteranceRequest())
@@ -190,11 +197,14 @@ async def test_a_device_that_fails_ends_everyone_and_serves_no_more(tiny: Path) 
 
 
 async def test_when_memory_runs_out_the_latest_gives_way_and_the_other_finishes(tiny: Path) -> None:
-    engine = over(Roomless(), tiny)
+    runner = Roomless()
+    engine = over(runner, tiny)
     await engine.start()
     first = asyncio.ensure_future(say(engine, "Hello world. " * 2, max_frames=12, reference_behaviour=True))
     await asyncio.sleep(0)
     second = asyncio.ensure_future(say(engine, "Hello world. " * 2, max_frames=12, reference_behaviour=True))
+    await asyncio.sleep(0)
+    runner.everyone_is_here.set()
     (codes, end), (_, other) = await asyncio.gather(first, second)
     assert (end.reason, len(codes)) == (FinishReason.LENGTH, 12)
     assert other.reason is FinishReason.FAILED
@@ -208,7 +218,7 @@ async def test_a_reader_that_stops_reading_stops_its_own_row_only(tiny: Path) ->
         slow.feed("Hello world. " * 10)
         codes, _ = await say(engine, "Good morning to you all. " * 3)
         assert len(codes) > 8
-        sequence = slow._sequence  # type: ignore[attr-defined]
+        sequence = slow.sequence  # type: ignore[attr-defined]
         assert sequence.end is not None or sequence.frame_count <= 8
         slow.cancel()
         assert [type(event) async for event in slow][-1] is Ended

@@ -128,7 +128,7 @@ async def test_a_row_waits_for_late_text_and_goes_on_where_it_was(talker: Client
     while len(heard) < 1:
         message = (await stream.read()).frames
         heard += [tuple(message.codes[i : i + 16]) for i in range(0, len(message.codes), 16)]
-    before = talker.engine._live[next(iter(talker.engine._live))]._sequence
+    before = talker.engine._live[next(iter(talker.engine._live))].sequence
     await eventually(before.lacks_text)
     produced = before.frame_count
     await asyncio.sleep(0.05)
@@ -225,7 +225,7 @@ async def test_limits_are_told_from_completion(talker: Client) -> None:
     assert (long.reason, len(long.codes), long.ended.frame_count) == ("LENGTH", 5, 5)
     assert (await talker.say("")).reason == "COMPLETED"
     assert (await talker.say(" \n ")).codes == []
-    runs = [await talker.say("Yes.", seed=seed) for seed in range(12)]
+    runs = [await talker.say("Yes.", seed=seed) for seed in range(6)]
     for run in runs:
         assert run.reason in ("COMPLETED", "RUNAWAY")
         assert (run.reason == "RUNAWAY") == (len(run.codes) >= 75 + 6 * run.tokens[-1])
@@ -247,7 +247,7 @@ async def test_credit_bounds_what_is_produced(talker: Client) -> None:
     assert heard == 3
     utterance = next(iter(talker.engine._live.values()))
     await asyncio.sleep(0.05)
-    assert utterance._sequence.frame_count == 3
+    assert utterance.sequence.frame_count == 3
     await stream.send(credit(2))
     while heard < 5:
         heard += (await stream.read()).frames.frame_count
@@ -341,7 +341,8 @@ async def test_a_bad_start_fails_alone_with_a_sentence(name: str, tiny: Path, ti
     kind, fields, code, sentence = BAD_STARTS[name]
     async with serve(tiny if kind == "custom" else tiny_base) as talker:
         good = {} if kind == "custom" else {"voice_message": _clone(speaker_vector=VECTOR)}
-        beside = asyncio.ensure_future(talker.say(TEXT, **good))
+        text = "Good morning."
+        beside = asyncio.ensure_future(talker.say(text, **good))
         stream = talker.stream()
         await stream.send(start(**fields))
         refused = await stream.hear()
@@ -350,7 +351,7 @@ async def test_a_bad_start_fails_alone_with_a_sentence(name: str, tiny: Path, ti
         # The stream lives on, and nobody else was disturbed.
         await stream.send(start(utterance=1, **good), words("Yes.", utterance=1), flush(utterance=1))
         assert (await stream.hear(utterance=1)).codes
-        assert (await beside).codes == (await talker.say(TEXT, **good)).codes
+        assert (await beside).codes == (await talker.say(text, **good)).codes
         assert talker.engine.info().free_slot_count == 2
         stream.end()
 
