@@ -88,7 +88,6 @@ class _Call:
         if isinstance(cause, KeyboardInterrupt | SystemExit | GeneratorExit):
             raise cause
         if self._boundary.calls.was_cut(self._task):
-            self._task.uncancel()
             await self._abort(status_of(draining_error()))
         if self._caller_is_gone(cause):
             gone = "DEADLINE_EXCEEDED" if self._context.time_remaining() == 0 else "CANCELLED"

@@ -1,4 +1,5 @@
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, precondition, rule
 
@@ -64,6 +65,7 @@ class Tenancy(RuleBasedStateMachine):
         assert all(self.pool.holds(tenant) for tenant in self.tenants)
 
 
+Tenancy.TestCase.settings = settings(deadline=None)
 test_no_slot_is_ever_leased_twice = Tenancy.TestCase
 
 

@@ -3,7 +3,7 @@ from dataclasses import dataclass, field
 import grpc
 import pytest
 from google.rpc import code_pb2, error_details_pb2, status_pb2
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from voicemesh.stream.v1 import stream_pb2
 
@@ -40,6 +40,7 @@ def test_every_fault_has_a_status_and_a_reason_of_the_contract(kind: type[MeshEr
 
 
 @pytest.mark.parametrize("kind", FAULTS)
+@settings(deadline=None)
 @given(message=st.text(max_size=50), metadata=st.dictionaries(st.sampled_from(["voice", "limit", "kind"]), st.text()))
 def test_a_fault_comes_back_as_it_went(kind: type[MeshError], message: str, metadata: dict[str, str]) -> None:
     back = error_of(status_pb2.Status.FromString(status_of(kind(message, **metadata)).SerializeToString()))
@@ -47,6 +48,7 @@ def test_a_fault_comes_back_as_it_went(kind: type[MeshError], message: str, meta
     assert back.metadata == metadata
 
 
+@settings(deadline=None)
 @given(st.floats(min_value=0, max_value=3600))
 def test_the_time_to_wait_comes_back_to_the_nanosecond(retry_after_s: float) -> None:
     back = error_of(status_of(Overloaded("Full.", retry_after_s=retry_after_s, reason="SLOW_READER")))

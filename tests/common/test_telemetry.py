@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -390,12 +391,18 @@ def test_a_ratio_decides_only_where_the_caller_has_not(parent: str) -> None:
 
 
 def test_a_collector_that_is_away_holds_up_no_shutdown() -> None:
+    before = set(threading.enumerate())
     telemetry = Telemetry.open(TelemetrySettings("codec", otlp_endpoint="http://127.0.0.1:9"))
     telemetry.observer("codec").step(0.004, 3)
     telemetry.utterance(SpanName.CODEC_DECODE).end("COMPLETED")
     started = time.monotonic()
     telemetry.close()
-    assert time.monotonic() - started < 5
+    took_s = time.monotonic() - started
+    left = [thread for thread in threading.enumerate() if thread not in before and "Otel" in thread.name]
+    for thread in left:
+        thread.join(1)
+    assert took_s < 5
+    assert not any(thread.is_alive() for thread in left)
 
 
 def test_the_sdk_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
