@@ -51,6 +51,8 @@ class Replica:
         self.info: Any = None
         self.is_suspect = False  # failed since its last answer
         self._begun = 0
+        self._answered_s: float | None = None
+        self.streams: set[StageStream[Any, Any]] = set()
         self.channel.get_state(try_to_connect=True)
 
     @property
@@ -68,10 +70,19 @@ class Replica:
     def answered(self, info: Any) -> None:
         """A probe was answered: this counts what runs there, ours included."""
         self.info, self._begun, self.is_suspect = info, 0, False
+        self._answered_s = asyncio.get_running_loop().time()
 
     def failed(self) -> None:
         """It did not answer, or a stream to it broke: others are asked first until it answers again."""
         self.is_suspect = True
+
+    def unanswered(self, stall_timeout_s: float) -> None:
+        """A probe was not answered. A process that hangs keeps its connections: its streams are given up for it."""
+        self.failed()
+        if self._answered_s is None or asyncio.get_running_loop().time() < self._answered_s + stall_timeout_s:
+            return
+        for stream in tuple(self.streams):
+            stream.give_up()
 
 
 class Replicas:
@@ -83,8 +94,10 @@ class Replicas:
         addresses: str,
         stub: Callable[[grpc.aio.Channel], Any],
         probe: Callable[[Any], Any],
+        stall_timeout_s: float,
     ) -> None:
         self.stage = stage
+        self._stall_timeout_s = stall_timeout_s
         self._probe = probe
         self._turn = count()
         self._homes: OrderedDict[str, Replica] = OrderedDict()
@@ -138,7 +151,7 @@ class Replicas:
         try:
             replica.answered(await self._probe(replica.stub))
         except grpc.aio.AioRpcError:
-            replica.failed()
+            replica.unanswered(self._stall_timeout_s)
 
     async def close(self) -> None:
         """Hang up."""
@@ -157,6 +170,8 @@ class StageStream(Generic[Q, R]):
         self.replica = replica
         self._requests: asyncio.Queue[Q | None] = asyncio.Queue()
         self._call = getattr(replica.stub, method)(self._outgoing())
+        self._is_given_up = False
+        replica.streams.add(self)
 
     def send(self, request: Q) -> None:
         """Queue a request. How much may wait is bounded by who sends: text by its length, frames by credit."""
@@ -166,6 +181,11 @@ class StageStream(Generic[Q, R]):
         """The stage's next answer."""
         try:
             response = await self._call.read()
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self._is_given_up or (task is not None and task.cancelling()):
+                raise
+            raise NotReady("A stage does not answer any more.", reason="DEPENDENCY_DOWN") from None
         except grpc.aio.AioRpcError as error:
             self.replica.failed()
             self._say_no_more()
@@ -184,12 +204,20 @@ class StageStream(Generic[Q, R]):
                 while await self._call.read() is not grpc.aio.EOF:
                     pass
         except (TimeoutError, grpc.aio.AioRpcError):
-            self._call.cancel()
+            pass
+        finally:
+            self.hang_up()
+
+    def give_up(self) -> None:
+        """The replica hangs: `receive` raises."""
+        self._is_given_up = True
+        self.hang_up()
 
     def hang_up(self) -> None:
         """Nobody wants the rest: the stage learns it at once."""
         self._call.cancel()
         self._say_no_more()
+        self.replica.streams.discard(self)
 
     def _say_no_more(self) -> None:
         """End our requests: grpc.aio's task that takes them outlives a call that the stage ended, cancelled or not."""
@@ -203,18 +231,20 @@ class StageStream(Generic[Q, R]):
 class Stages:
     """What the gateway needs of the mesh."""
 
-    def __init__(self, tts_lm_address: str, codec_address: str) -> None:
+    def __init__(self, tts_lm_address: str, codec_address: str, stall_timeout_s: float = 10.0) -> None:
         self.tts_lm = Replicas(
             "tts_lm",
             tts_lm_address,
             tts_lm_pb2_grpc.TtsLmServiceStub,
             lambda stub: stub.GetModel(tts_lm_pb2.GetModelRequest(), timeout=PROBE_TIMEOUT_S),
+            stall_timeout_s,
         )
         self.codec = Replicas(
             "codec",
             codec_address,
             codec_pb2_grpc.CodecServiceStub,
             lambda stub: stub.GetCodec(codec_pb2.GetCodecRequest(), timeout=PROBE_TIMEOUT_S),
+            stall_timeout_s,
         )
 
     def generate(self, replica: Replica) -> StageStream[tts_lm_pb2.GenerateRequest, tts_lm_pb2.GenerateResponse]:

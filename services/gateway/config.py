@@ -40,6 +40,10 @@ class GatewayConfig(StreamConfig):
     resume_timeout_s: Annotated[
         float, Field(gt=0, le=600, description="How long to look for another replica when one was lost in mid-speech.")
     ] = 10.0
+    stall_timeout_s: Annotated[
+        float,
+        Field(ge=1, le=600, description="A replica that answers no probe for so long is given up, with all it speaks."),
+    ] = 10.0
     packet_ramp: Annotated[
         tuple[Annotated[int, Field(ge=1, le=64)], ...],
         Field(min_length=1, description="Frames of the first packets, unless the caller says; the last repeats."),

@@ -35,7 +35,8 @@ class Gateway:
 
     async def start(self) -> None:
         """Dial and look once. A stage that is not there yet is told to whoever asks for speech, not waited for."""
-        self.stages = Stages(self._config.tts_lm_address, self._config.codec_address)
+        config = self._config
+        self.stages = Stages(config.tts_lm_address, config.codec_address, config.stall_timeout_s)
         self.time = asyncio.get_running_loop().time
         if self.http is not None:
             await self.http.start()

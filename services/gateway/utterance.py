@@ -114,7 +114,7 @@ class SpeechUtterance:
         self._codec_has_started = False
         self._is_over = False
         self._task: asyncio.Task[None] | None = None
-        self._leaving: list[StageStream[Any, Any]] = []
+        self._group: asyncio.TaskGroup | None = None
 
     # What the caller does.
 
@@ -196,6 +196,7 @@ class SpeechUtterance:
         self._task = asyncio.current_task()
         try:
             async with asyncio.TaskGroup() as group:
+                self._group = group
                 late = group.create_task(self._close_when_late())
                 decoding = group.create_task(self._decoder.run())
                 talked = await self._talker.run()
@@ -203,8 +204,6 @@ class SpeechUtterance:
                 self._decoder.flush()
                 await decoding
                 self._finish(talked.reason)
-                for stream in self._leaving:
-                    group.create_task(stream.leave())
         except* MeshError as lost:
             error = cause_of(lost)
             assert isinstance(error, MeshError)
@@ -215,7 +214,8 @@ class SpeechUtterance:
             await self._talker.close_when_late(self._text_timeout_s)
 
     def _leave(self, stream: StageStream[Any, Any]) -> None:
-        self._leaving.append(stream)
+        assert self._group is not None, "streams are opened while it runs"
+        self._group.create_task(stream.leave())
 
     def talker_started(self, seed: int) -> None:
         """tts_lm has a slot for it."""

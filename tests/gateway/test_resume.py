@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import grpc
 import pytest
 
 from common.errors import Broken, InvalidRequest, NotReady, Overloaded
 from common.serving import Server
 from common.stream import FinishReason
+from services.gateway.clients import StageStream
 from services.gateway.config import GatewayConfig
 from services.gateway.server import Gateway, register
+from services.gateway.utterance import SpeechUtterance
 from tests.edges import serving
 from tests.fakes import Refusing, ToneCodec, ToneTtsLm, speak, tone
 from tests.gateway.caller import Caller, calling, dialled, opened, reason_of, until
@@ -31,6 +35,7 @@ class Mesh:
 
     caller: Caller
     address: str
+    gateway: Gateway
     talkers: list[tuple[Any, Server]]
     codecs: list[tuple[Any, Server]]
 
@@ -59,7 +64,7 @@ async def mesh(talkers: list[Any], codecs: list[Any], **settings: Any) -> AsyncI
         await gateway.start()
         await server.set_ready(True)
         caller = await stack.enter_async_context(calling(server.address))
-        yield Mesh(caller, server.address, below, beside)
+        yield Mesh(caller, server.address, gateway, below, beside)
 
 
 async def test_a_talker_lost_in_mid_sentence_costs_no_sample() -> None:
@@ -202,3 +207,28 @@ async def test_a_session_stays_with_its_replica_while_that_has_room() -> None:
             await it.caller.flush()
             await it.caller.to_end()
         assert len(homes) == 1
+
+
+async def test_nothing_is_kept_once_an_utterance_is_over_however_it_ended() -> None:
+    async with mesh([ToneTtsLm(step_s=0.002) for _ in range(2)], [ToneCodec() for _ in range(2)]) as it:
+        stages = it.gateway.stages
+        for how in ("whole", "stopped", "refused", "lost"):
+            await it.caller.start(speech={"language": "klingon" if how == "refused" else ""})
+            await it.caller.text(TEXT)
+            if how in ("stopped", "lost"):
+                await it.caller.heard(3)
+            if how == "stopped":
+                await it.caller.stop()
+            elif how == "lost":
+                await it.busy(it.codecs)[0].stop()
+            if how != "stopped":
+                await it.caller.flush()
+            await it.caller.to_end()
+            replicas = (*stages.tts_lm.all, *stages.codec.all)
+            await until(lambda replicas=replicas: not any(replica.streams for replica in replicas))
+        await it.caller.call.done_writing()
+        assert await it.caller.call.read() is grpc.aio.EOF
+        del it.caller
+        gc.collect()
+        kept = [type(alive) for alive in gc.get_objects() if isinstance(alive, SpeechUtterance | StageStream)]
+        assert not kept

@@ -6,11 +6,17 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+import grpc
 import psutil
+from voicemesh.codec.v1 import codec_pb2, codec_pb2_grpc
+from voicemesh.tts_lm.v1 import tts_lm_pb2, tts_lm_pb2_grpc
 
 from tests.mesh.processes import end, read_ready_lines, start
 
+TalkerStub: Any = tts_lm_pb2_grpc.TtsLmServiceStub
+CodecStub: Any = codec_pb2_grpc.CodecServiceStub
 START_S = 90.0  # importing torch on a busy machine
 
 
@@ -65,3 +71,18 @@ def speech_mesh(
             end(process)
             assert process.stdout is not None
             process.stdout.close()
+
+
+async def busy(replicas: list[Replica]) -> Replica:
+    """The one replica that speaks now."""
+    found = []
+    for replica in replicas:
+        if replica.process.poll() is None:
+            async with grpc.aio.insecure_channel(replica.address) as channel:
+                if "tts_lm" in " ".join(map(str, replica.process.args)):  # type: ignore[arg-type]
+                    info = await TalkerStub(channel).GetModel(tts_lm_pb2.GetModelRequest())
+                else:
+                    info = await CodecStub(channel).GetCodec(codec_pb2.GetCodecRequest())
+            found += [replica] if info.free_slot_count < info.slot_count else []
+    (one,) = found
+    return one

@@ -8,21 +8,19 @@ from typing import Any
 
 import grpc
 import pytest
-from voicemesh.codec.v1 import codec_pb2, codec_pb2_grpc
+from voicemesh.codec.v1 import codec_pb2
 from voicemesh.gateway.v1 import gateway_pb2
 from voicemesh.stream.v1 import stream_pb2
-from voicemesh.tts_lm.v1 import tts_lm_pb2, tts_lm_pb2_grpc
+from voicemesh.tts_lm.v1 import tts_lm_pb2
 
 from cli.checkpoint.random import write_random
 from common.stream import FinishReason
 from tests.gateway.caller import Caller, calling, opened, reason_of
-from tests.mesh.speech import Replica, SpeechMesh, speech_mesh
+from tests.mesh.speech import CodecStub, Replica, SpeechMesh, TalkerStub, busy, speech_mesh
 
 pytestmark = pytest.mark.timeout(150)  # the first test waits for five processes
 TEXT = "The quick brown fox jumps over the lazy dog, and then it sleeps for a while in the warm sun."
 FRAMES = 40  # random weights know no end
-TalkerStub: Any = tts_lm_pb2_grpc.TtsLmServiceStub
-CodecStub: Any = codec_pb2_grpc.CodecServiceStub
 
 
 @pytest.fixture(scope="module")
@@ -64,21 +62,6 @@ async def undisturbed(mesh: SpeechMesh) -> bytes:
             codec_pb2.DecodeRequest(flush=stream_pb2.Flush()),
         ]
         return b"".join([response.audio.payload async for response in CodecStub(channel).Decode(iter(requests))])
-
-
-async def busy(replicas: list[Replica]) -> Replica:
-    """The one replica that speaks now."""
-    found = []
-    for replica in replicas:
-        if replica.process.poll() is None:
-            async with grpc.aio.insecure_channel(replica.address) as channel:
-                if "tts_lm" in " ".join(map(str, replica.process.args)):  # type: ignore[arg-type]
-                    info = await TalkerStub(channel).GetModel(tts_lm_pb2.GetModelRequest())
-                else:
-                    info = await CodecStub(channel).GetCodec(codec_pb2.GetCodecRequest())
-            found += [replica] if info.free_slot_count < info.slot_count else []
-    (one,) = found
-    return one
 
 
 async def test_sound_through_the_mesh_is_one_undivided_decode_of_the_codes(mesh: SpeechMesh) -> None:
