@@ -43,10 +43,13 @@ class Job:
     talker: train_talker.TalkerPlan
     sentences: int
 
+    @property
+    def sounding_shards(self) -> int:
+        """How many of the first shards keep their sound."""
+        return max(1, -(-self.sound_minutes // round(_HOURS_PER_SHARD * 60)))
+
     def speech(self) -> list[Path]:
-        sounding = -(-self.sound_minutes // round(_HOURS_PER_SHARD * 60))
-        processes = max(1, (os.cpu_count() or 2) - 1)
-        return speech_data.make_shards(self.work / "speech", self.shards, max(sounding, 1), processes)
+        return speech_data.make_shards(self.work / "speech", self.shards, self.sounding_shards, _processes())
 
     def books(self) -> Codebooks:
         path = self.work / "codebooks.npz"
@@ -59,7 +62,8 @@ class Job:
         path, words = self.work / "corpus.lzma", self.work / "vocabulary"
         if not path.exists():
             paths = self.speech()
-            corpora.encode(paths, self.books()).save(path)
+            self.books()
+            corpora.encode(paths, self.work / "codebooks.npz", _processes()).save(path)
         found = Corpus.load(path)
         if not (words / "merges.txt").exists():
             words.mkdir(exist_ok=True)
@@ -69,8 +73,8 @@ class Job:
     def sound(self) -> SoundBank:
         path = self.work / "sound.lzma"
         if not path.exists():
-            read = (speech_data.read_shard(path) for path in self.speech())
-            shards = [shard for shard in read if shard.samples is not None]
+            sounding = self.speech()[: self.sounding_shards]
+            shards = [speech_data.read_shard(path) for path in sounding]
             _bank(shards, self.books()).first(self.sound_minutes * 750).save(path)
         return SoundBank.load(path)
 
@@ -175,11 +179,11 @@ def _fitting_data(shards: list[speech_data.Shard]) -> tuple[torch.Tensor, list[t
         for shard in shards
         for a, b in zip(shard.offsets[:-1].tolist(), shard.offsets[1:].tolist(), strict=True)
     ]
-    rows = [row for shard in shards for row in shard.phones]
-    names = sorted({name for row in rows for name in row})
-    ids = {name: i for i, name in enumerate(names)}
-    which = torch.tensor([[ids[name] for name in row] for row in rows])
-    shares = torch.zeros(len(rows), len(names)).scatter_add_(1, which, torch.full(which.shape, 1 / which.shape[1]))
+    names = sorted({name for shard in shards for name in shard.phone_names})
+    which = torch.cat(
+        [torch.tensor([names.index(n) for n in s.phone_names])[s.phones.astype(np.int64)] for s in shards]
+    )
+    shares = torch.zeros(len(which), len(names)).scatter_add_(1, which, torch.full(which.shape, 1 / which.shape[1]))
     return mel, pitch, shares
 
 
@@ -191,6 +195,10 @@ def _bank(shards: list[speech_data.Shard], books: Codebooks) -> SoundBank:
         codes=np.concatenate([corpora.shard_codes(shard, books) for shard in shards]).astype(np.uint16),
         offsets=np.concatenate([*offsets, starts[-1:]]).astype(np.int64),
     )
+
+
+def _processes() -> int:
+    return max(1, (os.cpu_count() or 2) - 1)
 
 
 def _trained(path: Path) -> dict[str, torch.Tensor]:

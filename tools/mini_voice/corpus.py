@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import json
 import lzma
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -65,21 +68,35 @@ class Corpus:
         return cls(head["texts"], head["phone_names"], **arrays)
 
 
-def encode(paths: list[Path], books: Codebooks) -> Corpus:
-    """All shards as one corpus."""
-    shards = [read_shard(path) for path in paths]
-    names = sorted({name for shard in shards for row in shard.phones for name in row})
-    ids = {name: i for i, name in enumerate(names)}
-    starts = np.cumsum([0, *(len(shard.chars) for shard in shards)])
-    offsets = [shard.offsets[:-1] + start for shard, start in zip(shards, starts, strict=False)]
+def encode(paths: Sequence[Path], books: Path, processes: int) -> Corpus:
+    """All shards as one corpus, with the codebooks stored at `books`."""
+    with ProcessPoolExecutor(processes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        parts = list(pool.map(partial(_encode_one, books=books), paths))
+    names = sorted({name for part in parts for name in part.phone_names})
+    starts = np.cumsum([0, *(len(part.codes) for part in parts)])
+    offsets = [part.offsets[:-1] + start for part, start in zip(parts, starts, strict=False)]
+    renumbered = [np.array([names.index(name) for name in part.phone_names], np.uint8)[part.phones] for part in parts]
     return Corpus(
-        texts=[text for shard in shards for text in shard.texts],
+        texts=[text for part in parts for text in part.texts],
         phone_names=names,
-        voices=np.concatenate([shard.voices for shard in shards]).astype(np.uint8),
-        offsets=np.concatenate([*offsets, starts[-1:]]).astype(np.int64),
-        codes=np.concatenate([shard_codes(shard, books) for shard in shards]).astype(np.uint16),
-        chars=np.concatenate([shard.chars for shard in shards]).astype(np.uint16),
-        phones=np.array([[ids[a], ids[b]] for shard in shards for a, b in shard.phones], np.uint8),
+        voices=np.concatenate([part.voices for part in parts]),
+        offsets=np.concatenate([*offsets, starts[-1:]]),
+        codes=np.concatenate([part.codes for part in parts]),
+        chars=np.concatenate([part.chars for part in parts]),
+        phones=np.concatenate(renumbered),
+    )
+
+
+def _encode_one(path: Path, books: Path) -> Corpus:
+    shard = read_shard(path)
+    return Corpus(
+        texts=shard.texts,
+        phone_names=shard.phone_names,
+        voices=shard.voices.astype(np.uint8),
+        offsets=shard.offsets,
+        codes=shard_codes(shard, Codebooks.load(books)).astype(np.uint16),
+        chars=shard.chars.astype(np.uint16),
+        phones=shard.phones,
     )
 
 

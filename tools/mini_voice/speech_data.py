@@ -41,7 +41,8 @@ class Shard:
     mel: npt.NDArray[np.float16]  # [F, 8, 40]
     pitch: npt.NDArray[np.float16]  # [F, 8] Hz
     chars: npt.NDArray[np.int16]  # [F]
-    phones: list[list[str]]  # [F][2]
+    phone_names: list[str]
+    phones: npt.NDArray[np.uint8]  # [F, 2], indices of phone_names
     samples: npt.NDArray[np.int16] | None  # [F · 1920], kept in the first shards
 
 
@@ -60,7 +61,6 @@ def read_shard(path: Path) -> Shard:
     """The shard at `path`."""
     with np.load(path) as file:
         words = json.loads(bytes(file["words"]))
-        names = words["phones"]
         return Shard(
             texts=words["texts"],
             voices=file["voices"],
@@ -68,7 +68,8 @@ def read_shard(path: Path) -> Shard:
             mel=file["mel"],
             pitch=file["pitch"],
             chars=file["chars"],
-            phones=[[names[a], names[b]] for a, b in file["phones"]],
+            phone_names=words["phones"],
+            phones=file["phones"],
             samples=file.get("samples", None),
         )
 
