@@ -5,7 +5,8 @@ R a second, whatever still runs. Times count from the moment the text is written
 (bench/playback.py) starts with `--prebuffer-ms` of sound and then never waits. Without `--gateway` a gateway over toy
 stages (tests/fakes.py) is started, which answer at once or after `--step-s` a frame: what then remains is the path
 itself.
-`hops` is that path alone: a letter into an open utterance and its sound back, six hops, one letter at a time.
+`hops` is that path alone: a letter into an open utterance and its sound back, six hops, one letter at a time; `stop`
+is from a caller's stop to the end of the utterance.
 """
 
 from __future__ import annotations
@@ -110,6 +111,24 @@ async def hops(channel: grpc.aio.Channel, count: int) -> list[float]:
     return times
 
 
+async def stops(channel: grpc.aio.Channel, count: int) -> list[float]:
+    """A `stop` into speech that runs, and its `ended`: behind it nothing more of that epoch comes."""
+    times: list[float] = []
+    call = Stub(channel).Synthesize()
+    for _ in range(count):
+        await call.write(gateway_pb2.SynthesizeRequest(start=gateway_pb2.SynthesizeStart()))
+        await call.write(gateway_pb2.SynthesizeRequest(text=LETTER * 2000))  # more than anybody waits for
+        while not (await call.read()).HasField("audio"):
+            pass
+        began_s = time.perf_counter()
+        await call.write(gateway_pb2.SynthesizeRequest(stop=stream_pb2.Stop()))
+        while not (await call.read()).HasField("ended"):
+            pass
+        times.append(time.perf_counter() - began_s)
+    call.cancel()
+    return times
+
+
 def tell(report: Report, outcomes: Sequence[Outcome], **where: Any) -> None:
     """The figures of one load. Answers that failed are counted, never left out in silence."""
     heard = [outcome.heard for outcome in outcomes if outcome.heard is not None]
@@ -155,6 +174,7 @@ async def measure(arguments: argparse.Namespace) -> Report:
         if not arguments.gateway and not arguments.step_s:
             await hops(channel, LETTERS_PER_UTTERANCE)
             report.add("hops_s", await hops(channel, arguments.letters), hops=6)
+            report.add("stop_s", await stops(channel, arguments.stops))
         for size in arguments.bursts:
             tell(report, await burst(channel, size, arguments), load="burst", at_once=size)
         for rate in arguments.rates:
@@ -171,6 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rates", type=_numbers, default=[1.0, 10.0, 20.0], help="arrivals a second (default 1,10,20)")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each rate")
     parser.add_argument("--letters", type=int, default=2000, help="round trips of the path alone")
+    parser.add_argument("--stops", type=int, default=200, help="of speech that runs as fast as the path can carry it")
     parser.add_argument("--step-s", type=float, default=0.0, help="what a frame takes the toy talker")
     parser.add_argument("--prebuffer-ms", type=float, default=100.0, help="sound that the player waits for")
     parser.add_argument("--text", default=TEXT, help="what every answer says")

@@ -28,7 +28,7 @@ class SpeechLine:
         self._epoch = -1
         self._session_id = ""
         # The edge admits few utterances at a time and opens one after another.
-        self._submitted: asyncio.Queue[SpeechUtterance] = asyncio.Queue()
+        self._submitted: asyncio.Queue[SpeechUtterance | None] = asyncio.Queue()
 
     def submit(
         self,
@@ -56,9 +56,12 @@ class SpeechLine:
         """Let the session be anybody's."""
         self._stages.forget(self._session_id)
 
+    def finish(self) -> None:
+        """Nothing more will be submitted: `run` returns when all of it is over."""
+        self._submitted.put_nowait(None)
+
     async def run(self) -> None:
-        """Carry what was submitted, until cancelled. What happens to one utterance is told in its end."""
+        """Carry what was submitted, until `finish` or cancelled. What happens to one utterance is told in its end."""
         async with asyncio.TaskGroup() as group:
-            while True:
-                utterance = await self._submitted.get()
+            while (utterance := await self._submitted.get()) is not None:
                 group.create_task(utterance.run())

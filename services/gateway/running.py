@@ -12,13 +12,12 @@ from services.gateway.pipeline import SpeechLine
 
 @asynccontextmanager
 async def running(line: SpeechLine) -> AsyncIterator[SpeechLine]:
-    """The line runs inside, and what it carries ends with it. Raises what was raised inside, not in a group."""
+    """The line runs inside; leaving it waits for the ends of what it carries, an error cuts them off. Raises what was
+    raised inside, not in a group."""
     try:
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(line.run())
-            try:
-                yield line
-            finally:
-                task.cancel()
+            group.create_task(line.run())
+            yield line
+            line.finish()
     except BaseExceptionGroup as failed:
         raise cause_of(failed) from None
