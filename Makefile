@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 MODEL ?=
 BRAIN ?=
+VLLM_ENV ?= .venv-vllm
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -45,6 +46,10 @@ test: protos ## All tests that need neither GPU nor weights
 test-gpu: protos ## The tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS)
 
+test-vllm: protos ## The tests that need vLLM, in an environment of its own (VLLM_ENV, 3.8 GB)
+	$(PYTHON) tools/vllm/make_env.py $(VLLM_ENV)
+	$(VLLM_ENV)/bin/python tools/vllm/run_tests.py $(PYTEST_ARGS)
+
 test-faults: protos ## The tests that kill processes and cut connections
 	$(BIN)/python -m pytest -m fault $(PYTEST_ARGS)
 
@@ -57,4 +62,4 @@ regress: protos ## Speech streamed against speech from the whole text; a page to
 run: protos ## Start all four services on this machine
 	$(BIN)/voicemesh serve all $(if $(MODEL),--model $(MODEL)) $(if $(BRAIN),--brain $(BRAIN))
 
-.PHONY: help setup protos baseline fmt lint test test-gpu test-faults bench regress run
+.PHONY: help setup protos baseline fmt lint test test-gpu test-vllm test-faults bench regress run
