@@ -15,7 +15,7 @@ def main() -> int:
     config = load_or_exit(CodecConfig)
 
     def build(server: Server) -> Engine:
-        engine = open_engine(config.settings)
+        engine = open_engine(config.settings, server.telemetry.observer("codec"))
         register(server, engine, config, config.max_reference_bytes)
         return engine
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.errors import InvalidRequest, NotReady, OutOfOrder, Overloaded
+from common.observer import NOBODY, Observer
 from common.stream import FinishReason
 from services.codec.session import Session
 from services.codec.sound import checked_format
@@ -63,14 +64,15 @@ SLOT_RETRY_S = 0.5
 """A slot is free again when someone's utterance ends; utterances are seconds long."""
 
 
-def open_engine(settings: EngineSettings) -> Engine:
-    """The real engine over a checkpoint; nothing is read before `start`."""
-    return CodecEngine(settings)
+def open_engine(settings: EngineSettings, observer: Observer = NOBODY) -> Engine:
+    """The real engine over a checkpoint; nothing is read before `start`. `observer` is told each step."""
+    return CodecEngine(settings, observer)
 
 
 class CodecEngine:
-    def __init__(self, settings: EngineSettings) -> None:
+    def __init__(self, settings: EngineSettings, observer: Observer = NOBODY) -> None:
         self._settings = settings
+        self._observer = observer
         self._free = list(range(settings.slot_count - 1, -1, -1))
         self._lanes = [ThreadPoolExecutor(1, thread_name_prefix="codec-sound") for _ in range(SOUND_THREADS)]
         self._next_lane = cycle(self._lanes)
@@ -91,6 +93,7 @@ class CodecEngine:
             parked=s.max_parked_states,
             primed=s.max_primed_voices,
             max_undelivered=s.max_queued_events,
+            observer=self._observer,
         )
         self._worker.start()
 

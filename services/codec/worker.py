@@ -14,6 +14,7 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from common.errors import Broken, MeshError, NotReady, OutOfOrder
+from common.observer import NOBODY, Observer
 from common.stream import FinishReason
 from services.codec.schedule import Buckets, Row, Want, plan_step
 from services.codec.session import Session
@@ -38,10 +39,20 @@ class Runner(Protocol):
 class Worker:
     """Methods that take a session may be called from any thread: they only leave a command."""
 
-    def __init__(self, runner: Runner, *, slots: int, parked: int, primed: int, max_undelivered: int) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        *,
+        slots: int,
+        parked: int,
+        primed: int,
+        max_undelivered: int,
+        observer: Observer = NOBODY,
+    ) -> None:
         """Rows of the state: `slots`, then `parked`, then `primed`. A session with more than `max_undelivered` pieces
         of sound that nobody has read sits out steps."""
         self._runner = runner
+        self._observer = observer
         self._commands: SimpleQueue[Command | None] = SimpleQueue()
         self._sessions: dict[int, Session] = {}
         self._parked = Shelf(slots, parked)
@@ -158,7 +169,9 @@ class Worker:
         audible = [not s.priming for s in sessions]
         rows = [Row(slot, s.fresh, s.take(plan.frames)) for slot, s in zip(plan.slots, sessions, strict=True)]
         samples = self._runner.decode(rows)
-        share = (time.perf_counter() - began) / len(rows)
+        took_s = time.perf_counter() - began
+        self._observer.step(took_s, len(rows))
+        share = took_s / len(rows)
         self._steps += 1
         for session, heard, sound in zip(sessions, audible, samples, strict=True):
             session.fresh, session.last_served_step = False, self._steps

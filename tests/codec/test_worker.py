@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -132,3 +133,19 @@ def test_a_device_fault_ends_everyone_now_and_later(worker: Worker, device: Coun
         assert ended.reason is FinishReason.FAILED
         assert isinstance(ended.error, Broken)
     assert isinstance(worker.fault, Broken)
+
+
+def test_each_step_is_told_to_the_observer(device):
+    told: list[tuple[float, int]] = []
+    observer = SimpleNamespace(step=lambda duration_s, batch_size: told.append((duration_s, batch_size)))
+    running = Worker(device, slots=4, parked=2, primed=1, max_undelivered=100, observer=observer)
+    device.permits.release(1000)
+    running.start()
+    ears = Ears(running, 0)
+    running.feed(ears.session, random_codes(3))
+    running.flush(ears.session)
+    ears.end()
+    running.stop()
+    running.join()
+    assert [rows for _, rows in told] == [1] * len(device.steps)
+    assert all(duration_s > 0 for duration_s, _ in told)
