@@ -1,4 +1,4 @@
-"""Runs inside the reference environment: seconds per frame of qwen-tts on one checkpoint, one utterance per line on stdin.
+"""Runs inside the reference environment: seconds per frame of qwen-tts, one utterance per line on stdin.
 
 `python -m tools.reference.time_talker DIRECTORY DTYPE FRAMES`; prints a JSON list of seconds per line read. A frame is
 everything between two calls of codec_head: sampling, the code predictor, one talker step. Started by bench/tts_lm.py.
@@ -6,6 +6,7 @@ everything between two calls of codec_head: sampling, the code predictor, one ta
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import time
@@ -34,7 +35,7 @@ def main() -> int:
     for _ in sys.stdin:
         marks.clear()
         speech.generate_custom_voice(TEXT, "ryan", "English", non_streaming_mode=False, max_new_tokens=int(frames) + 1)
-        print(json.dumps([b - a for a, b in zip(marks, marks[1:], strict=False)]), flush=True)
+        print(json.dumps([b - a for a, b in itertools.pairwise(marks)]), flush=True)
     return 0
 
 
