@@ -87,6 +87,9 @@ class SpeechUtterance:
     ) -> None:
         if request.speakable_filter:
             raise InvalidRequest("This gateway does not leave out what cannot be spoken.", reason="UNSUPPORTED")
+        for count in ("max_frames", "max_lead_frames"):
+            if getattr(request.speech, count) < 0:
+                raise InvalidRequest(f"{count} counts frames and cannot be negative.", field=count)
         speech = tts_lm_pb2.GenerateStart()
         speech.CopyFrom(request.speech)
         self._text_timeout_s = _text_timeout_s(speech) or terms.text_timeout_s

@@ -10,7 +10,7 @@ from voicemesh.tts_lm.v1 import tts_lm_pb2
 from common.stream import FinishReason
 from tests.edges import gateway
 from tests.fakes import ToneCodec, ToneTtsLm, speak, tone
-from tests.gateway.caller import calling, until
+from tests.gateway.caller import calling, reason_of, until
 
 TEXT = "The quick brown fox jumps over the lazy dog."
 
@@ -119,6 +119,36 @@ async def test_max_frames_ends_with_length() -> None:
     async with gateway() as server, calling(server.address) as caller:
         ended = await caller.say(TEXT, speech={"max_frames": 6})
         assert (caller.reason, ended.frame_count, caller.frame_count) == (FinishReason.LENGTH, 6, 6)
+
+
+@pytest.mark.parametrize("field", ["max_frames", "max_lead_frames"])
+async def test_a_negative_count_of_frames_is_refused_and_the_stream_goes_on(field: str) -> None:
+    async with gateway() as server, calling(server.address) as caller:
+        ended = await caller.say(TEXT, speech=tts_lm_pb2.GenerateStart(**{field: -1}))
+        assert (caller.reason, reason_of(ended)) == (FinishReason.FAILED, "INVALID")
+        await caller.say("fine")
+        assert caller.pcm == tone(speak("fine", 7))[0].tobytes()
+
+
+async def test_whole_text_is_spoken_after_its_flush() -> None:
+    async with gateway() as server, calling(server.address) as caller:
+        await caller.start(speech={"text_layout": tts_lm_pb2.TEXT_LAYOUT_WHOLE})
+        assert (await caller.next()).HasField("started")
+        await caller.text(TEXT)
+        await caller.flush()
+        await caller.to_end()
+        assert caller.pcm == tone(speak(TEXT, 7))[0].tobytes()
+
+
+async def test_speech_that_a_caller_resumes_goes_on_with_its_next_frame() -> None:
+    frames = speak(TEXT, 7)
+    codes = [code for frame in frames[:10] for code in frame]
+    async with gateway() as server, calling(server.address) as caller:
+        await caller.start(speech=tts_lm_pb2.GenerateStart(resume={"codes": codes, "text_token_count": 5}))
+        await caller.text(TEXT)
+        await caller.flush()
+        await caller.to_end()
+        assert caller.pcm == tone(frames)[0].tobytes()[10 * 3840 :]
 
 
 async def test_a_text_that_never_ends_is_refused_before_it_is_kept() -> None:
