@@ -124,12 +124,13 @@ async def test_a_talker_lost_while_it_waits_for_text_or_credit_is_replaced_too()
 
 
 async def test_the_limit_of_frames_holds_over_all_replicas() -> None:
-    async with mesh([ToneTtsLm(step_s=0.005) for _ in range(2)], [ToneCodec()]) as it:
-        await it.caller.start(speech={"max_frames": 20})
+    async with mesh([ToneTtsLm() for _ in range(2)], [ToneCodec()]) as it:
+        await it.caller.start(speech={"max_frames": 20, "max_lead_frames": 8})
         await it.caller.text(TEXT)
         await it.caller.heard(8)
         (spoke,) = it.busy(it.talkers)
         await spoke.stop()
+        await it.caller.credit(4000)
         ended = await it.caller.to_end()
         assert (it.caller.reason, ended.frame_count, it.caller.frame_count) == (FinishReason.LENGTH, 20, 20)
         assert sound().startswith(it.caller.pcm)

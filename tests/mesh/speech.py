@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import psutil
@@ -74,15 +74,17 @@ def speech_mesh(
 
 
 async def busy(replicas: list[Replica]) -> Replica:
-    """The one replica that speaks now."""
-    found = []
-    for replica in replicas:
-        if replica.process.poll() is None:
-            async with grpc.aio.insecure_channel(replica.address) as channel:
-                if "tts_lm" in " ".join(map(str, replica.process.args)):  # type: ignore[arg-type]
-                    info = await TalkerStub(channel).GetModel(tts_lm_pb2.GetModelRequest())
-                else:
-                    info = await CodecStub(channel).GetCodec(codec_pb2.GetCodecRequest())
-            found += [replica] if info.free_slot_count < info.slot_count else []
-    (one,) = found
-    return one
+    """The one replica that speaks, once whoever spoke before has let go of its slot."""
+    while True:
+        found = [replica for replica in replicas if replica.process.poll() is None and await _speaks(replica)]
+        if len(found) == 1:
+            return found[0]
+
+
+async def _speaks(replica: Replica) -> bool:
+    async with grpc.aio.insecure_channel(replica.address) as channel:
+        if any("tts_lm" in str(argument) for argument in cast(list[str], replica.process.args)):
+            info = await TalkerStub(channel).GetModel(tts_lm_pb2.GetModelRequest())
+        else:
+            info = await CodecStub(channel).GetCodec(codec_pb2.GetCodecRequest())
+    return bool(info.free_slot_count < info.slot_count)
