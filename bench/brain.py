@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import sys
 import tempfile
 import time
@@ -83,10 +84,13 @@ async def bench_leave(report: Report, turns: int) -> None:
             report.add("later_piece_leaves_s", later, turns_at_once=together)
 
 
+_tones = itertools.count(200)
+
+
 def sound(seconds: float) -> bytes:
-    """A tone that comes and goes four times a second: cheap to make, and no silence."""
+    """A tone that comes and goes four times a second, each time another, so that no cache has it."""
     at = np.arange(int(seconds * RATE_HZ)) / RATE_HZ
-    samples = 0.3 * np.sin(2 * np.pi * 220 * at) * np.abs(np.sin(2 * np.pi * 2 * at))
+    samples = 0.3 * np.sin(2 * np.pi * next(_tones) * at) * np.abs(np.sin(2 * np.pi * 2 * at))
     return (samples * 32767).astype("<i2").tobytes()
 
 
