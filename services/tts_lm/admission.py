@@ -19,6 +19,7 @@ from services.tts_lm.sequence import ResolvedSampling, Sequence, Terms
 from services.tts_lm.types import CloneVoice, SamplingParams, UtteranceRequest
 
 MAX_INSTRUCT_CHARACTERS = 4096
+MAX_REFERENCE_CHARACTERS = 10_000
 MAX_RAMP_LENGTH = 64
 
 
@@ -194,6 +195,8 @@ def _clone(
     """Reference frames and the ids of their text; neither without codes: then the speaker vector works alone."""
     if not isinstance(voice, CloneVoice) or not voice.codes:
         return None, ()
+    if len(voice.reference_text) > MAX_REFERENCE_CHARACTERS:
+        raise InvalidRequest(f"clone.reference_text has more than {MAX_REFERENCE_CHARACTERS} characters")
     icl = frames(voice.codes, config, "clone.codes")
     reference = tokenizer.target(voice.reference_text)
     if not reference:

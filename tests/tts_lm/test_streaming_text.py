@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import unicodedata
+from collections import deque
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cli.checkpoint.random import write_random
+from common.errors import InvalidRequest
 from services.tts_lm.model.streaming_text import StreamingText
 from services.tts_lm.model.tokenizer import Bpe, Tokenizer, load_tokenizer
 
@@ -151,7 +153,7 @@ def test_chinese_is_released_inside_a_clause_without_punctuation(tokenizer: Toke
 
 
 def test_a_flood_without_any_boundary_stays_cheap(tokenizer: Tokenizer) -> None:
-    for char in (" ", "a", "你", "\u0301", "!", "\n"):
+    for char in (" ", "a", "你", "!", "\n"):
         stream = StreamingText(tokenizer)
         released: list[int] = []
         for _ in range(3000):
@@ -187,3 +189,22 @@ def test_the_fingerprint_ignores_special_tokens(tmp_path: Path, tokenizer: Token
     merges = (directory / "merges.txt").read_text().rstrip("\n").rsplit("\n", 1)[0]
     (directory / "merges.txt").write_text(merges + "\n")
     assert load_tokenizer(directory).fingerprint != tokenizer.fingerprint
+
+
+@pytest.mark.parametrize("cut", [1, 10_000])
+@pytest.mark.parametrize("flood", ["\u0301\u0323", "\u1161", "\u11a8"])
+def test_a_flood_of_combining_characters_is_refused_before_it_costs_anything(
+    tokenizer: Tokenizer, flood: str, cut: int
+) -> None:
+    stream = StreamingText(tokenizer)
+    text = "e" + flood * 30_000
+    with pytest.raises(InvalidRequest, match="combining"):
+        deque((stream.feed(text[begin : begin + cut]) for begin in range(0, len(text), cut)), maxlen=0)
+    with pytest.raises(InvalidRequest, match="combining"):
+        tokenizer.target(text)
+
+
+def test_a_flood_of_korean_consonants_stays_cheap(tokenizer: Tokenizer) -> None:
+    text = "\u1100" * 20_000  # minutes, where each is asked which of 588 syllables it may become
+    stream = StreamingText(tokenizer)
+    assert (*stream.feed(text), *stream.finish()) == tokenizer.target(text)

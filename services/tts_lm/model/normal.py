@@ -6,10 +6,20 @@ Pure Unicode, from the tables of `unicodedata`; knows no tokens.
 from __future__ import annotations
 
 import unicodedata
-from functools import cache
+from functools import cache, lru_cache
+
+import regex
+
+from common.errors import InvalidRequest
 
 _L, _V, _T, _LV = range(0x1100, 0x1113), range(0x1161, 0x1176), range(0x11A8, 0x11C3), range(0xAC00, 0xD7A4)
 
+
+_JOINED_CHARACTERS = 64
+"""Characters that may join the one before them. Unicode's stream-safe format (UAX #15) holds 30 to be more than any
+script needs; normalising a flood of them takes the square of its length."""
+
+_FLOOD = regex.compile(rf"[\p{{M}}\u1161-\u1175\u11A8-\u11C2]{{{_JOINED_CHARACTERS}}}")
 
 _LAST_COMPOSITE = 0x30000
 """No plane beyond the second has canonical decompositions into two characters."""
@@ -31,6 +41,12 @@ def _composites() -> tuple[frozenset[str], dict[str, tuple[str, ...]]]:
     return frozenset(seconds), {base: tuple(found) for base, found in by_base.items()}
 
 
+def check_joined(text: str) -> None:
+    """`InvalidRequest` for a flood of combining characters, which no voice could say."""
+    if _FLOOD.search(text):
+        raise InvalidRequest(f"{_JOINED_CHARACTERS} combining characters in a row are no text")
+
+
 def starts_anew(char: str) -> bool:
     """Whether nothing before `char` can change through it, nor it through anything before."""
     first = unicodedata.normalize("NFD", char)[0]
@@ -47,7 +63,7 @@ def settle(text: str) -> tuple[str, str]:
     return unicodedata.normalize("NFC", text[:cut]), text[cut:]
 
 
-@cache
+@lru_cache(4096)
 def variants(rest: str) -> tuple[str, ...]:
     """What the first character of NFC(`rest`) may still become when combining characters follow."""
     normal, parts = unicodedata.normalize("NFC", rest), unicodedata.normalize("NFD", rest)

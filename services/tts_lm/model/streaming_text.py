@@ -16,7 +16,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator
 
-from services.tts_lm.model.normal import settle, variants
+from services.tts_lm.model.normal import check_joined, settle, variants
 from services.tts_lm.model.tokenizer import PIECE, WHITESPACE, Tokenizer
 
 _FOLLOWERS: tuple[str, ...] = ("a", "s", "t", "m", "d", "r", "re", "v", "ve", "l", "ll", "1", "!", "'", " ", "\t", "\n")
@@ -27,11 +27,18 @@ _PATIENT_CHARACTERS = 128
 """Beyond this many undecided characters, far longer than any word, an analysis waits until there are a quarter more,
 so that a flood without a boundary costs linear time."""
 
+_MANY_VARIANTS = 32
+"""Beyond a patient length, text whose last character may become more than these is not asked what each would mean: a
+bare Korean consonant may become any of 588 syllables."""
+
 _COMPLETIONS = 4096
 
 
 class StreamingText:
-    """One utterance's text. `feed` and `finish` return the ids that have become final, in order."""
+    """One utterance's text. `feed` and `finish` return the ids that have become final, in order.
+
+    Both raise `InvalidRequest` for a flood of combining characters, which no voice could say.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -67,7 +74,9 @@ class StreamingText:
             match = WHITESPACE.match(text)
             text = text[match.end() :] if match else text
             self._begun = bool(text)
-        settled, self._rest = settle(self._rest + text)
+        text = self._rest + text
+        check_joined(text)
+        settled, self._rest = settle(text)
         self._open += settled
 
     def _close(self) -> tuple[int, ...]:
@@ -141,11 +150,14 @@ class _Analysis:
         text = self._settled + normal
         if not text:
             return ()
+        becoming = variants(self._rest) if self._rest else ()
+        if len(text) > _PATIENT_CHARACTERS and len(becoming) > _MANY_VARIANTS:
+            return ()
         # Combining marks that are not settled may be reordered, so that nothing of them is certain.
         marked = any(map(unicodedata.combining, normal))
         size = len((self._settled if marked else text).encode())
         final = self._common(_tokens(self._tokenizer, text, self._skip, size), text)
-        for other in variants(self._rest) if self._rest else ():
+        for other in becoming:
             final = self._common(final, self._settled + other) if final else final
         return final
 

@@ -19,6 +19,7 @@ import regex
 
 from services.tts_lm.model.config import CheckpointError, read_json
 from services.tts_lm.model.lookahead import Lookahead
+from services.tts_lm.model.normal import check_joined
 
 PIECE = regex.compile(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -115,7 +116,8 @@ class Tokenizer:
         return any(spelling.startswith(text) for spelling in self._spellings)
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """Ids of `text` as ordinary text, whatever it spells."""
+        """Ids of `text` as ordinary text, whatever it spells. `InvalidRequest` for a flood of combining characters."""
+        check_joined(text)
         text = unicodedata.normalize("NFC", text)
         return tuple(i for piece in PIECE.findall(text) for i in self.bpe.encode(piece.encode("utf-8")))
 
