@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
@@ -32,11 +33,24 @@ async def voicemesh(*arguments: str, stdin: bytes = b"") -> Done:
     return Done(process.returncode, out, errors.decode())
 
 
+def heed_interrupts() -> None:
+    """In the child: SIGINT ends it, even where the tests themselves run in the background of a script."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @asynccontextmanager
 async def started(*arguments: str, stdin: int | IO[str] = PIPE) -> AsyncIterator[Process]:
     """A running command with pipes on all sides; killed when the block ends before it has."""
     process: Process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "cli", *arguments, stdin=stdin, stdout=PIPE, stderr=PIPE, cwd=ROOT
+        sys.executable,
+        "-m",
+        "cli",
+        *arguments,
+        stdin=stdin,
+        stdout=PIPE,
+        stderr=PIPE,
+        cwd=ROOT,
+        preexec_fn=heed_interrupts,
     )
     try:
         yield process
