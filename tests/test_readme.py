@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import wave
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BUF = Path(sys.executable).with_name("buf")
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
 CALL = re.compile(r"^(grpcurl .*?)\s*# → (.*)$", re.MULTILINE)
+FETCH = re.compile(r"^(curl .*?)\s*# → (.*)$", re.MULTILINE)
 
 
 def calls(readme: Path) -> list[tuple[str, list[str]]]:
@@ -38,10 +40,15 @@ def as_buf_curl(command: str, addresses: dict[str, str]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def addresses():
+def mesh():
     with running_mesh() as mesh:
-        ports = {"gateway": 50050, "brain": 50051, "tts_lm": 50052, "codec": 50053}
-        yield {f"127.0.0.1:{port}": mesh.address(name) for name, port in ports.items()}
+        yield mesh
+
+
+@pytest.fixture(scope="module")
+def addresses(mesh):
+    ports = {"gateway": 50050, "brain": 50051, "tts_lm": 50052, "codec": 50053}
+    return {f"127.0.0.1:{port}": mesh.address(name) for name, port in ports.items()}
 
 
 @pytest.mark.timeout(120)
@@ -51,6 +58,24 @@ def test_each_call_of_the_readme_answers_what_it_promises(command, words, addres
     assert done.returncode == 0, done.stderr
     missing = [word for word in words if word not in done.stdout]
     assert not missing, f"{missing} not in:\n{done.stdout[-2000:]}"
+
+
+@pytest.mark.timeout(120)
+def test_the_curl_of_the_readme_writes_a_file_that_begins_as_promised(mesh, tmp_path):
+    ((command, begin),) = FETCH.findall((ROOT / "README.md").read_text())
+    words = shlex.split(command.replace("http://127.0.0.1:8080", mesh.ready["gateway"]["http"]))
+    subprocess.run([*words, "--fail"], cwd=tmp_path, timeout=60, check=True)
+    assert (tmp_path / "hello.wav").read_bytes().startswith(begin.encode())
+
+
+@pytest.mark.timeout(120)
+def test_the_say_of_the_readme_writes_sound(mesh, tmp_path):
+    (command,) = re.findall(r"^\.venv/bin/voicemesh (say .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    words = [*shlex.split(command), "--gateway", mesh.address("gateway")]
+    subprocess.run([Path(sys.executable).with_name("voicemesh"), *words], cwd=tmp_path, timeout=60, check=True)
+    with wave.open(str(tmp_path / "hello.wav")) as sound:
+        assert sound.getframerate() == 24_000
+        assert sound.getnframes() > 0
 
 
 def test_every_grpcurl_line_says_what_it_answers():
