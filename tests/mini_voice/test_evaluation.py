@@ -28,13 +28,20 @@ def test_a_slower_rendering_is_nearer_than_another_sound() -> None:
 
 def test_the_card_says_what_was_measured_and_marks_what_was_not() -> None:
     scores = [
-        Score("mina", "streaming", 30, 30, 29, 4.25, 27, 30, 1.02, 5.5),
+        Score("mina", "streaming", 30, 27, 29, 4.25, 27, 30, 1.02, 5.5),
         Score("milo", "codec alone", 30, 28, 27, 4.0),
     ]
     text = card(
         scores, hours=34.1, codec_steps=100, talker_steps=200, talker_parameters=7_600_000, codec_parameters=2_000_000
     )
-    assert "| mina, streaming | 30 | 29 | 27 | 30 | 1.02 | 4.25 | 5.50 |" in text
+    assert "| mina, streaming | 27 | 29 | 27 | 30 | 1.02 | 4.25 | 5.50 |" in text
     assert "| milo, codec alone | 28 | 27 | – | – | – | 4.00 | – |" in text
     assert "30 sentences that were not in training" in text
     assert "7.6 M" in text
+    assert "**Unfinished.**" not in text
+
+
+def test_the_card_admits_a_voice_that_falls_short_of_its_teacher() -> None:
+    scores = [Score("mina", "streaming", 30, 30, 29, 4.25, 15, 30, 1.02, 5.5)]
+    text = card(scores, hours=1, codec_steps=1, talker_steps=1, talker_parameters=1, codec_parameters=1)
+    assert "**Unfinished.**" in text

@@ -33,6 +33,7 @@ codes, decoded again. Distance is mel-cepstral in dB, to the synthesiser, after 
 
 ## Limits
 
+{state}
 English text in ASCII letters, digits as single digits and small numbers. No cloning: the analysis that made its codes
 is no convolution, so the encoder that the layout asks for holds random numbers. No instructions. Codes 6 to 15 carry
 nothing.
@@ -41,6 +42,12 @@ nothing.
 
 Apache-2.0, like Voicemesh. espeak-ng (GPL-3) was run as a program to make training sound; none of its code or data is
 in here. The lexicon that chose words was read from pocketsphinx (CMU, two-clause BSD) and is not stored.
+"""
+
+
+_UNFINISHED = """\
+**Unfinished.** It is harder to understand than the synthesiser it learned from: the table says by how much.
+Training can be continued from where it stopped.
 """
 
 
@@ -65,7 +72,13 @@ def card(
         codec_millions=codec_parameters / 1e6,
         count=scores[0].count,
         rows="\n".join(_row(score) for score in scores),
+        state=_UNFINISHED if any(map(_short, scores)) else "",
     )
+
+
+def _short(s: Score) -> bool:
+    """Whether the voice is clearly harder to understand than the synthesiser it learned from."""
+    return s.talker is not None and s.talker < s.synthesiser - 0.03 * s.count
 
 
 def _row(s: Score) -> str:
