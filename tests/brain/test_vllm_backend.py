@@ -57,10 +57,13 @@ async def served(request: pytest.FixtureRequest, models: Path) -> AsyncIterator[
 async def home(served: tuple[BrainEngine, VllmBackend]) -> Home:
     engine, _ = served
 
+    # found beforehand: the search takes longer than a tiny model's whole answer
+    children = psutil.Process().children(recursive=True)
+    cores = [child for child in children if "EngineCore" in child.name() + "".join(child.cmdline())]
+
     async def kill() -> None:
-        for child in psutil.Process().children(recursive=True):
-            if "EngineCore" in "".join(child.cmdline()) or "EngineCore" in child.name():
-                child.kill()
+        for core in cores:
+            core.kill()
 
     async def revive() -> None:
         """It comes back by itself."""

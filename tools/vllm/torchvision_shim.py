@@ -19,7 +19,8 @@ class _BeforeTorchvision(importlib.abc.MetaPathFinder):
         sys.meta_path.remove(self)
         import torch
 
-        library = torch.library.Library("torchvision", "FRAGMENT")
+        make: Any = torch.library.Library
+        library = make("torchvision", "FRAGMENT")
         for operator in ("nms", "qnms"):
             library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         sys.modules[__name__]._library = library  # type: ignore[attr-defined]  # it lives as long as its operators
