@@ -104,6 +104,7 @@ async def test_the_service_says_what_answers(stub: Any) -> None:
     assert about.free_slot_count == about.slot_count == 8
 
 
+@pytest.mark.timeout(60)
 async def test_health_follows_the_server_behind_it() -> None:
     model = OpenAIServer()
     await model.start()

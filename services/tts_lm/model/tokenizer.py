@@ -7,9 +7,7 @@ test.
 
 from __future__ import annotations
 
-import hashlib
 import heapq
-import json
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
@@ -17,6 +15,7 @@ from pathlib import Path
 
 import regex
 
+from common.fingerprint import tokenizer_fingerprint
 from services.tts_lm.model.config import CheckpointError, read_json
 from services.tts_lm.model.lookahead import Lookahead
 from services.tts_lm.model.normal import check_joined
@@ -163,7 +162,7 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     for name in ("<|im_start|>", "<|im_end|>"):
         if name not in special:
             raise CheckpointError(f"{directory / 'tokenizer_config.json'} has no {name}")
-    return Tokenizer(bpe, special, _fingerprint(vocabulary, merges))
+    return Tokenizer(bpe, special, tokenizer_fingerprint(vocabulary, merges))
 
 
 def _special_tokens(directory: Path) -> dict[str, int]:
@@ -182,13 +181,3 @@ def _merges(path: Path, spell: object) -> list[tuple[bytes, bytes]]:
     if wrong is not None:
         raise CheckpointError(f"{path}: {' '.join(wrong)!r} is not a pair")
     return [(spell(left), spell(right)) for left, right in pairs]
-
-
-def _fingerprint(vocabulary: dict[bytes, int], merges: Sequence[tuple[bytes, bytes]]) -> str:
-    """Of ordinary tokens and merges alone: models that differ only in special tokens can exchange ids."""
-    digest = hashlib.sha256()
-    for token, index in sorted(vocabulary.items(), key=lambda item: item[1]):
-        digest.update(json.dumps([index, token.hex()]).encode())
-    for left, right in merges:
-        digest.update(json.dumps([left.hex(), right.hex()]).encode())
-    return digest.hexdigest()
