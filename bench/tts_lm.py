@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,8 @@ class Side:
         self._process.wait()
 
 
-def main() -> int:
-    arguments = _arguments()
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _arguments(argv)
     if arguments.worker:
         return work(arguments)
     with tempfile.TemporaryDirectory() as scratch:
@@ -174,7 +175,7 @@ def _write_model(directory: Path, like: str) -> Path:
     return write_random(directory, like=like, type="custom_voice", seed=0)  # type: ignore[arg-type]
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.tts_lm", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--worker", nargs=3, metavar=("MODEL", "DTYPE", "FRAMES"), help=argparse.SUPPRESS)
     parser.add_argument("--reference-python", type=Path, help="Python of the reference environment")
@@ -185,7 +186,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=10, help="frames per utterance")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--flat", action="store_true", help="ours alone, one long utterance")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -111,6 +111,10 @@ def test_the_memory_needed_follows_the_models():
 async def test_bench_lists_and_hands_over():
     listed = await voicemesh("bench")
     assert b"compare" in listed.out
+    for line in listed.out.decode().splitlines():
+        name = line.split()[0]
+        asked = await voicemesh("bench", name, "--help")
+        assert (asked.code, asked.out[:6]) == (0, b"usage:"), name
     handed_over = await voicemesh("bench", "compare", "--help")
     assert (handed_over.code, handed_over.out[:30]) == (0, b"usage: voicemesh bench compare")
     failed = await voicemesh("bench", "compare", "absent.json", "absent.json")
