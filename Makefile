@@ -60,6 +60,6 @@ regress: protos ## Speech streamed against speech from the whole text; a page to
 	$(BIN)/python -m tools.regress $(if $(MODEL),--model $(MODEL))
 
 run: protos ## Start all four services on this machine
-	$(BIN)/voicemesh serve all $(if $(MODEL),--model $(MODEL)) $(if $(BRAIN),--brain $(BRAIN))
+	@$(BIN)/voicemesh serve all $(if $(MODEL),--model $(MODEL)) $(if $(BRAIN),--brain $(BRAIN))
 
 .PHONY: help setup protos baseline fmt lint test test-gpu test-vllm test-faults bench regress run
