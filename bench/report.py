@@ -55,7 +55,7 @@ class Report:
             "time": self.started.isoformat(timespec="seconds"),
             "duration_s": round((datetime.now(UTC) - self.started).total_seconds(), 3),
             "commit": self.commit,
-            "command": sys.argv,
+            "command": [argument.removeprefix(f"{ROOT}/") for argument in sys.argv],
             "machine": self.machine,
             "configuration": self.configuration,
             "figures": self.figures,
