@@ -5,22 +5,11 @@ from __future__ import annotations
 import sys
 
 from common.config import load_or_exit
-from common.observer import Observer
 from common.serving import Server, run_service
 from common.voice_store import VoiceStore
 from services.tts_lm.config import TtsLmConfig
 from services.tts_lm.server import register
 from services.tts_lm.types import Engine
-
-
-class Steps:
-    """The engine's steps, told to the stage's observer."""
-
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
-
-    def step(self, seconds: float, row_count: int, prefill_count: int) -> None:
-        self._observer.step(seconds, row_count)
 
 
 def main() -> int:
@@ -29,7 +18,7 @@ def main() -> int:
     def build(server: Server) -> Engine:
         from services.tts_lm.load import create_engine  # torch, not before the configuration is known to be right
 
-        engine = create_engine(config.options, Steps(server.telemetry.observer("tts_lm")))
+        engine = create_engine(config.options, server.telemetry.observer("tts_lm"))
         register(server, engine, config, VoiceStore(config.voice_store))
         return engine
 

@@ -15,11 +15,12 @@ from collections.abc import Sequence as Items
 from dataclasses import dataclass
 
 from common.errors import InvalidRequest, MeshError, NotReady, OutOfOrder
+from common.observer import NOBODY, Observer
 from common.slots import SlotPool
 from common.stream import FinishReason
 from services.tts_lm import loop as device
 from services.tts_lm.admission import House, admit, check_ids
-from services.tts_lm.loop import Done, Frames, Loop, Observer
+from services.tts_lm.loop import Done, Frames, Loop
 from services.tts_lm.model.config import ModelConfig
 from services.tts_lm.model.prompt import offered_languages
 from services.tts_lm.model.streaming_text import StreamingText
@@ -80,7 +81,7 @@ class TalkerEngine:
     """Implements `Engine` over any `Runner`. `open_model` is called on the engine's thread, and may take minutes."""
 
     def __init__(
-        self, open_model: Callable[[], OpenModel], options: EngineOptions, observer: Observer | None = None
+        self, open_model: Callable[[], OpenModel], options: EngineOptions, observer: Observer = NOBODY
     ) -> None:
         self._open_model, self._options, self._observer = open_model, options, observer
         self._slots = SlotPool(options.slot_count)

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
-from typing import Protocol
 
 from common.errors import Broken, MeshError, Overloaded
+from common.observer import NOBODY, Observer
 from common.stream import FinishReason
 from services.tts_lm.pages import PageAllocator
 from services.tts_lm.runner_protocol import Runner
@@ -82,16 +82,10 @@ class Done:
 Publish = Callable[[Items[Frames | Done]], None]
 
 
-class Observer(Protocol):
-    """Told once per step, on the engine's thread; must not block."""
-
-    def step(self, seconds: float, row_count: int, prefill_count: int) -> None: ...
-
-
 class Loop:
     """Runs sequences on a runner until `Close`; `run` is the body of the thread."""
 
-    def __init__(self, runner: Runner, publish: Publish, observer: Observer | None = None) -> None:
+    def __init__(self, runner: Runner, publish: Publish, observer: Observer = NOBODY) -> None:
         self.commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._runner, self._publish, self._observer = runner, publish, observer
         self._allocator = PageAllocator(runner.page_count, runner.page_size)
@@ -215,8 +209,7 @@ class Loop:
                 self._events.append(Frames(sequence, packet, produced_at, produced_time))
             if sequence.end is not None:
                 self._finish(sequence, sequence.end)
-        if self._observer is not None:
-            self._observer.step(produced_at - began, len(plan.sequences), len(plan.prefills))
+        self._observer.step(produced_at - began, len(plan.sequences))
 
     def _finish(self, sequence: Sequence, reason: FinishReason, error: MeshError | None = None) -> None:
         sequence.end = reason
