@@ -396,6 +396,15 @@ def echo(words: str) -> Sequence[Line]:
     return [word + " " for word in words.split()] or ["Pardon? "]
 
 
+def rest_of(lines: Sequence[Line], said: str) -> list[Line]:
+    """What is left of an answer of which `said` was said elsewhere, cut between its pieces."""
+    left = list(lines)
+    while said and left and isinstance(piece := left[0], str) and said.startswith(piece):
+        said = said[len(piece) :]
+        left.pop(0)
+    return left
+
+
 class ScriptedTurn(_Fake):
     """One turn of `ScriptedBrain`."""
 
@@ -431,7 +440,7 @@ class ScriptedTurn(_Fake):
             while not self.is_flushed and not self.is_cancelled:
                 await self._wait()
             limit = self._request.sampling.max_tokens
-            lines = list(self._script(self._words))
+            lines = rest_of(self._script(self._words), self._request.partial_answer)
             while lines and not self.is_cancelled and said != limit:
                 await self._step()
                 if self.is_cancelled:

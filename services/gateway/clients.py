@@ -11,6 +11,7 @@ from itertools import count
 from typing import Any, Generic, TypeVar, cast
 
 import grpc
+from voicemesh.brain.v1 import brain_pb2, brain_pb2_grpc
 from voicemesh.codec.v1 import codec_pb2, codec_pb2_grpc
 from voicemesh.tts_lm.v1 import tts_lm_pb2, tts_lm_pb2_grpc
 
@@ -231,7 +232,20 @@ class StageStream(Generic[Q, R]):
 class Stages:
     """What the gateway needs of the mesh."""
 
-    def __init__(self, tts_lm_address: str, codec_address: str, stall_timeout_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        tts_lm_address: str,
+        codec_address: str,
+        stall_timeout_s: float = 10.0,
+        brain_address: str = "127.0.0.1:50051",
+    ) -> None:
+        self.brain = Replicas(
+            "brain",
+            brain_address,
+            brain_pb2_grpc.BrainServiceStub,
+            lambda stub: stub.GetBrain(brain_pb2.GetBrainRequest(), timeout=PROBE_TIMEOUT_S),
+            stall_timeout_s,
+        )
         self.tts_lm = Replicas(
             "tts_lm",
             tts_lm_address,
@@ -246,6 +260,11 @@ class Stages:
             lambda stub: stub.GetCodec(codec_pb2.GetCodecRequest(), timeout=PROBE_TIMEOUT_S),
             stall_timeout_s,
         )
+        self._all = (self.brain, self.tts_lm, self.codec)
+
+    def respond(self, replica: Replica) -> StageStream[brain_pb2.RespondRequest, brain_pb2.RespondResponse]:
+        """A new stream to a brain."""
+        return StageStream(replica, "Respond")
 
     def generate(self, replica: Replica) -> StageStream[tts_lm_pb2.GenerateRequest, tts_lm_pb2.GenerateResponse]:
         """A new stream to a talker."""
@@ -280,18 +299,19 @@ class Stages:
 
     def forget(self, session_id: str) -> None:
         """The session has no home any more."""
+        self.brain.forget(session_id)
         self.tts_lm.forget(session_id)
         self.codec.forget(session_id)
 
     async def look(self) -> None:
         """Ask every replica once, within the time of a probe."""
-        await asyncio.gather(self.tts_lm.look(), self.codec.look())
+        await asyncio.gather(*(stage.look() for stage in self._all))
 
     async def watch(self) -> None:
         """Keep asking, until cancelled."""
-        await asyncio.gather(self.tts_lm.watch(), self.codec.watch())
+        await asyncio.gather(*(stage.watch() for stage in self._all))
 
     async def close(self) -> None:
         """Hang up everywhere."""
-        await self.tts_lm.close()
-        await self.codec.close()
+        for stage in self._all:
+            await stage.close()

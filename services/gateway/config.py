@@ -26,6 +26,10 @@ class GatewayConfig(StreamConfig):
     faces_strangers: ClassVar[bool] = True
 
     port: Annotated[int, Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 50050
+    brain_address: Annotated[
+        str,
+        Field(default_factory=_address_of("BRAIN", 50051), description="Replicas: HOST:PORT, comma-separated."),
+    ]
     tts_lm_address: Annotated[
         str,
         Field(default_factory=_address_of("TTS_LM", 50052), description="Replicas: HOST:PORT, comma-separated."),
@@ -97,7 +101,7 @@ class GatewayConfig(StreamConfig):
     def _http_port(cls, value: int | None, info: ValidationInfo) -> int:
         return value if value is not None else (8080 if info.data.get("port") else 0)
 
-    @field_validator("tts_lm_address", "codec_address")
+    @field_validator("brain_address", "tts_lm_address", "codec_address")
     @classmethod
     def _addresses(cls, value: str) -> str:
         for address in value.split(","):

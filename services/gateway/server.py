@@ -36,7 +36,9 @@ class Gateway:
     async def start(self) -> None:
         """Dial and look once. A stage that is not there yet is told to whoever asks for speech, not waited for."""
         config = self._config
-        self.stages = Stages(config.tts_lm_address, config.codec_address, config.stall_timeout_s)
+        self.stages = Stages(
+            config.tts_lm_address, config.codec_address, config.stall_timeout_s, brain_address=config.brain_address
+        )
         self.time = asyncio.get_running_loop().time
         if self.http is not None:
             await self.http.start()
