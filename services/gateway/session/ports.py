@@ -233,6 +233,11 @@ class Transport(Protocol):
 
     kind: str  # webrtc, websocket, grpc or livekit
 
+    @property
+    def ready(self) -> bool:
+        """Whether it takes a block now. While it does not (what it was given has not left), the pacer's thread takes
+        none from the playout: sound then waits and goes on later; it is neither lost nor sent in a burst."""
+
     def tell(self, event: SessionEvent) -> None:
         """On the event loop; never blocks, never raises; bounded inside."""
 
