@@ -15,7 +15,7 @@ import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NoReturn, TypeVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import Field, FilePath, ValidationError, model_validator
@@ -79,8 +79,12 @@ class ServiceConfig(BaseSettings):
         str | None,
         Field(
             pattern="^https?://",
-            description="OTLP collector over gRPC, as http://HOST:4317; absent: OTEL_EXPORTER_OTLP_*.",
+            description="OTLP collector, as http://HOST:4317; absent: OTEL_EXPORTER_OTLP_*.",
         ),
+    ] = None
+    otlp_protocol: Annotated[
+        Literal["grpc", "http/protobuf"] | None,
+        Field(description="How that collector is spoken to; absent: OTEL_EXPORTER_OTLP_PROTOCOL, else grpc."),
     ] = None
     trace_ratio: Annotated[
         float | None,
@@ -135,6 +139,7 @@ class ServiceConfig(BaseSettings):
         return TelemetrySettings(
             service=self.service,
             otlp_endpoint=self.otlp_endpoint,
+            otlp_protocol=self.otlp_protocol,
             trace_ratio=self.trace_ratio,
             metrics_host=self.host,
             metrics_port=port if self.metrics else None,

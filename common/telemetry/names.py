@@ -49,6 +49,9 @@ class Attribute(StrEnum):
     RPC_METHOD = "rpc.method"
     RPC_STATUS_CODE = "rpc.response.status_code"
     ERROR_TYPE = "error.type"
+    VERDICT = "voicemesh.verdict"
+    OUTCOME = "voicemesh.outcome"
+    HARDWARE_ID = "hw.id"
 
 
 METRIC_ATTRIBUTES = frozenset(
@@ -60,6 +63,9 @@ METRIC_ATTRIBUTES = frozenset(
         Attribute.RPC_METHOD,
         Attribute.RPC_STATUS_CODE,
         Attribute.ERROR_TYPE,
+        Attribute.VERDICT,
+        Attribute.OUTCOME,
+        Attribute.HARDWARE_ID,
     }
 )
 
@@ -84,6 +90,21 @@ UTTERANCES = "voicemesh.utterance.ended"
 UTTERANCE_TIME_TO_FIRST = "voicemesh.utterance.time_to_first"
 UTTERANCE_COMPUTE = "voicemesh.utterance.compute.duration"
 UTTERANCE_RTF = "voicemesh.utterance.rtf"
+
+TURN_ENDED = "voicemesh.turn.ended"
+TURN_INTERRUPTIONS = "voicemesh.turn.interruptions"
+TURN_INTERRUPTION_SILENCE = "voicemesh.turn.interruption.silence"
+TURN_SPECULATIONS = "voicemesh.turn.speculations"
+SESSION_ACTIVE = "voicemesh.session.active"
+SESSION_LIMIT = "voicemesh.session.limit"
+PACER_LATENESS = "voicemesh.pacer.lateness"
+PACER_SKIPPED = "voicemesh.pacer.skipped"
+PLAYOUT_PAUSE = "voicemesh.playout.pause"
+UPLINK_PACKETS = "voicemesh.uplink.packets"
+LOOP_BLOCKED = "voicemesh.loop.blocked"
+GPU_MEMORY_USAGE = "hw.gpu.memory.usage"
+GPU_MEMORY_LIMIT = "hw.gpu.memory.limit"
+GPU_UTILIZATION = "hw.gpu.utilization"
 
 # The targets are edges, so that the share within a target is exact: of design section 9 for a first packet 15, 18, 22,
 # 25, 30 and 40 ms, for audible speech 15, 22, 30, 35 and 50 ms, from a token of the brain to sound 50 and 80 ms, for

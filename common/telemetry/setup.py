@@ -11,9 +11,6 @@ from threading import Thread
 from typing import Any
 
 from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import MeterProvider as AnyMeterProvider
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
@@ -28,7 +25,11 @@ from opentelemetry.util.types import AnyValue
 from prometheus_client import CollectorRegistry, start_http_server
 
 from common.telemetry import names, spans
+from common.telemetry.conversation import ConversationObserver
+from common.telemetry.export import Exporters, Protocol, exporters
+from common.telemetry.gpu import find_gpus, tell_gpus
 from common.telemetry.names import Attribute, SpanName
+from common.telemetry.page import LatestReader, PrometheusPage
 from common.telemetry.spans import NoTrace, RpcTrace, TraceParent, Turn, TurnInstruments, Untold, Work
 from common.telemetry.stage import StageObserver
 
@@ -39,11 +40,13 @@ _NO_TRACE = NoTrace()
 @dataclass(frozen=True)
 class TelemetrySettings:
     """`otlp_endpoint` is a URL such as http://127.0.0.1:4317 (None: the standard OTEL_EXPORTER_OTLP_* variables, and
-    without those no export). `trace_ratio` is the share of traces kept where no caller has decided (None:
-    OTEL_TRACES_SAMPLER). `metrics_port` 0 takes any free port, None opens no page."""
+    without those no export), `otlp_protocol` how it is spoken to (None: those variables, else gRPC). `trace_ratio` is
+    the share of traces kept where no caller has decided (None: OTEL_TRACES_SAMPLER). `metrics_port` 0 takes any free
+    port, None opens no page."""
 
     service: str
     otlp_endpoint: str | None = None
+    otlp_protocol: Protocol | None = None
     trace_ratio: float | None = None
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
@@ -58,7 +61,7 @@ class Telemetry:
         self._tracer = tracers.get_tracer("voicemesh")
         self._meter = meters.get_meter("voicemesh")
         self._silent = isinstance(tracers, NoOpTracerProvider) and isinstance(meters, NoOpMeterProvider)
-        self._exporters: Exporters = ()
+        self._exporters = Exporters()
         self._page: tuple[Any, Thread] | None = None
         self._rpc_duration = self._meter.create_histogram(
             names.RPC_SERVER_DURATION,
@@ -86,9 +89,10 @@ class Telemetry:
                 SERVICE_INSTANCE_ID: f"{os.uname().nodename}-{os.getpid()}",
             }
         )
-        registry, exporters = CollectorRegistry(), _exporters(settings)
-        telemetry = cls(_tracers(settings, resource, exporters), _meters(settings, resource, exporters, registry))
-        telemetry._exporters = exporters
+        registry, sinks = CollectorRegistry(), exporters(settings.otlp_endpoint, settings.otlp_protocol)
+        telemetry = cls(_tracers(settings, resource, sinks), _meters(settings, resource, sinks, registry))
+        telemetry._exporters = sinks
+        tell_gpus(telemetry._meter, find_gpus())
         if settings.metrics_port is not None:
             telemetry._page = start_http_server(settings.metrics_port, settings.metrics_host, registry)
         return telemetry
@@ -135,6 +139,10 @@ class Telemetry:
         """The measures of that stage; ask once and keep it."""
         return StageObserver(self._meter, stage)
 
+    def conversations(self) -> ConversationObserver:
+        """The measures of conversations; ask once and keep it."""
+        return ConversationObserver(self._meter)
+
     def close(self) -> None:
         """Send what is left, within seconds even when nobody takes it, and close the page. Blocks."""
         if self._page is not None:
@@ -154,44 +162,29 @@ class Telemetry:
         for thread in closing:
             thread.join(max(0.0, deadline - time.monotonic()))
         if any(thread.is_alive() for thread in closing):  # a provider waits for its exporter's retries, up to 30 s
-            for exporter in self._exporters:
-                exporter.shutdown()
+            self._exporters.shutdown()
 
 
-Exporters = tuple[OTLPSpanExporter | OTLPMetricExporter, ...]
-
-
-def _exporters(settings: TelemetrySettings) -> Exporters:
-    """One for each signal that has somewhere to go."""
-    kinds = {"TRACES": OTLPSpanExporter, "METRICS": OTLPMetricExporter}
-    return tuple(kind(endpoint=settings.otlp_endpoint) for signal, kind in kinds.items() if _exports(settings, signal))
-
-
-def _exports(settings: TelemetrySettings, signal: str) -> bool:
-    keys = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
-    return settings.otlp_endpoint is not None or any(os.environ.get(key) for key in keys)
-
-
-def _tracers(settings: TelemetrySettings, resource: Resource, exporters: Exporters) -> TracerProvider:
+def _tracers(settings: TelemetrySettings, resource: Resource, sinks: Exporters) -> TracerProvider:
     sampler: Sampler | None = None
     if settings.trace_ratio is not None:
         sampler = ParentBased(TraceIdRatioBased(settings.trace_ratio))
     provider = TracerProvider(sampler=sampler, resource=resource, shutdown_on_exit=False)
-    for exporter in exporters:
-        if isinstance(exporter, OTLPSpanExporter):
-            provider.add_span_processor(BatchSpanProcessor(exporter))
+    if sinks.spans is not None:
+        provider.add_span_processor(BatchSpanProcessor(sinks.spans))
     return provider
 
 
 def _meters(
-    settings: TelemetrySettings, resource: Resource, exporters: Exporters, registry: CollectorRegistry
+    settings: TelemetrySettings, resource: Resource, sinks: Exporters, registry: CollectorRegistry
 ) -> AnyMeterProvider:
     readers: list[MetricReader] = []
     if settings.metrics_port is not None:
-        readers.append(PrometheusMetricReader(scope_info_enabled=False, registry=registry))
-    readers += [
-        PeriodicExportingMetricReader(exporter) for exporter in exporters if isinstance(exporter, OTLPMetricExporter)
-    ]
+        latest = LatestReader()
+        registry.register(PrometheusPage(latest, resource))
+        readers.append(latest)
+    if sinks.metrics is not None:
+        readers.append(PeriodicExportingMetricReader(sinks.metrics))
     if not readers:
         return NoOpMeterProvider()
     return MeterProvider(readers, resource, shutdown_on_exit=False)
