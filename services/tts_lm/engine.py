@@ -23,6 +23,7 @@ from services.tts_lm.admission import House, admit, check_ids
 from services.tts_lm.loop import Done, Frames, Loop
 from services.tts_lm.model.config import ModelConfig
 from services.tts_lm.model.prompt import offered_languages
+from services.tts_lm.model.repertoire import Repertoire
 from services.tts_lm.model.streaming_text import StreamingText
 from services.tts_lm.model.tokenizer import Tokenizer
 from services.tts_lm.runner_protocol import Runner
@@ -75,6 +76,7 @@ class OpenModel:
     dtype: str
     device: str
     max_positions: int
+    repertoire: Repertoire | None = None
 
 
 class TalkerEngine:
@@ -127,7 +129,7 @@ class TalkerEngine:
         # A frame lasts as long as a step may take: asking again sooner cannot find what is not there yet.
         lease = self._slots.lease(retry_after_s=1 / model.config.frame_rate_hz)
         sequence = admitted.sequence(lease)
-        utterance = TalkerUtterance(sequence, loop, model.tokenizer, self._options.max_text_characters)
+        utterance = TalkerUtterance(sequence, loop, model, self._options.max_text_characters)
         self._live[sequence.slot] = utterance
         loop.commands.put(device.Begin(sequence))
         return utterance
@@ -190,9 +192,9 @@ class TalkerEngine:
 class TalkerUtterance:
     """One utterance as its reader and writer see it; implements `Utterance`."""
 
-    def __init__(self, sequence: Sequence, loop: Loop, tokenizer: Tokenizer, max_characters: int) -> None:
-        self._sequence, self._loop, self._tokenizer = sequence, loop, tokenizer
-        self._text = StreamingText(tokenizer)
+    def __init__(self, sequence: Sequence, loop: Loop, model: OpenModel, max_characters: int) -> None:
+        self._sequence, self._loop, self._tokenizer = sequence, loop, model.tokenizer
+        self._text = StreamingText(model.tokenizer, model.repertoire)
         self._characters_left = max_characters
         self._kind: type[str] | type[int] | None = None
         self._flushed = self._cancelled = self._done = False

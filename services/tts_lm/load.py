@@ -20,6 +20,7 @@ from services.tts_lm.model.config import CheckpointError, ModelConfig, load_conf
 from services.tts_lm.model.kv_cache import KvPool
 from services.tts_lm.model.normal import variants
 from services.tts_lm.model.prompt import Script, Speaker, build_prompt
+from services.tts_lm.model.repertoire import load_repertoire
 from services.tts_lm.model.tokenizer import Tokenizer, load_tokenizer
 from services.tts_lm.model.weights import load_weights
 from services.tts_lm.pages import PageAllocator
@@ -72,7 +73,8 @@ def open_model(options: EngineOptions) -> OpenModel:
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise Overloaded(f"{directory} does not fit into the memory of {device}") from error
     name = options.model if not Path(options.model).exists() else config.model_id
-    return OpenModel(config, tokenizer, runner, name, str(dtype).removeprefix("torch."), str(device), longest)
+    shown = str(dtype).removeprefix("torch.")
+    return OpenModel(config, tokenizer, runner, name, shown, str(device), longest, load_repertoire(directory))
 
 
 def warm_up(runner: TorchRunner, config: ModelConfig, tokenizer: Tokenizer) -> None:

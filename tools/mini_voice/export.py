@@ -17,8 +17,10 @@ from torch import Tensor
 
 from cli.checkpoint import official, safetensors_file, weights
 from cli.checkpoint.layout import Shape, codec_tensors, model_tensors
+from services.tts_lm.model.repertoire import FILE as REPERTOIRE_FILE
 from tools.mini_voice import vocabulary
 from tools.mini_voice.dimensions import CODEBOOK_COUNT, USED_CODEBOOKS, Config, control_id, model_and_codec_config
+from tools.mini_voice.repertoire import repertoire
 
 GENERATION: Config = official.GENERATION_CONFIG | {
     "repetition_penalty": 1.0,
@@ -41,6 +43,7 @@ def export(directory: Path, talker: Tensors, decoder: Tensors, entries: Tensor, 
         (directory / "config.json", model),
         (directory / "generation_config.json", GENERATION),
         (directory / "preprocessor_config.json", official.PREPROCESSOR_CONFIG),
+        (directory / REPERTOIRE_FILE, repertoire()),
         (speech_tokenizer / "config.json", codec),
         (speech_tokenizer / "configuration.json", official.CODEC_CONFIGURATION),
         (speech_tokenizer / "preprocessor_config.json", official.CODEC_PREPROCESSOR_CONFIG),

@@ -17,6 +17,7 @@ import unicodedata
 from collections.abc import Iterator
 
 from services.tts_lm.model.normal import check_joined, settle, variants
+from services.tts_lm.model.repertoire import Repertoire
 from services.tts_lm.model.tokenizer import PIECE, WHITESPACE, Tokenizer
 
 _FOLLOWERS: tuple[str, ...] = ("a", "s", "t", "m", "d", "r", "re", "v", "ve", "l", "ll", "1", "!", "'", " ", "\t", "\n")
@@ -37,11 +38,13 @@ _COMPLETIONS = 4096
 class StreamingText:
     """One utterance's text. `feed` and `finish` return the ids that have become final, in order.
 
-    Both raise `InvalidRequest` for a flood of combining characters, which no voice could say.
+    Both raise `InvalidRequest` for a flood of combining characters, which no voice could say, and for what the voice's
+    `repertoire` lacks.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, repertoire: Repertoire | None = None) -> None:
         self._tokenizer = tokenizer
+        self._repertoire = repertoire
         self._raw = ""  # may be the beginning of a special token's spelling
         self._begun = False  # leading whitespace is behind us
         self._rest = ""  # raw characters that NFC may still change
@@ -70,6 +73,8 @@ class StreamingText:
         return ids
 
     def _take(self, text: str) -> None:
+        if self._repertoire is not None:
+            text = self._repertoire.admit(text)
         if not self._begun:
             match = WHITESPACE.match(text)
             text = text[match.end() :] if match else text
