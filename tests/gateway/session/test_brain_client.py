@@ -14,6 +14,7 @@ from services.gateway.session import brain_client
 from services.gateway.session.brain_client import BrainAnswer
 from tests.edges import serving
 from tests.fakes import Refusing, ScriptedBrain
+from tests.gateway.caller import until
 
 ANSWER = [f"word{i} " for i in range(40)]
 
@@ -96,21 +97,22 @@ async def test_a_brain_that_does_not_acknowledge_is_hung_up_on(monkeypatch):
         answer.cancel()
         await running
         assert answer.cancel_s is None
-        async with asyncio.timeout(10):
-            while brain.pool.free_count < brain.pool.total:
-                await asyncio.sleep(0.01)
+        await until(lambda: brain.pool.free_count == brain.pool.total)
 
 
 async def test_what_a_dead_brain_began_another_one_goes_on_with():
     ear = Ear()
     slow, fast = (ScriptedBrain(lambda words: ANSWER, step_s=step_s) for step_s in (0.02, 0.0))
-    async with serving("brain", fast) as second:
-        async with serving("brain", slow) as first, stages(first.address, second.address) as found:
-            found.brain.settle("s", found.brain.all[0])
-            running = asyncio.create_task(asked(found, ear).run())
-            await ear.heard(5)
-            await first.stop()
-            await running
+    async with (
+        serving("brain", fast) as second,
+        serving("brain", slow) as first,
+        stages(first.address, second.address) as found,
+    ):
+        found.brain.settle("s", found.brain.all[0])
+        running = asyncio.create_task(asked(found, ear).run())
+        await ear.heard(5)
+        await first.stop()
+        await running
     assert ear.pieces == ANSWER
     assert ear.end == (FinishReason.COMPLETED, None)
 
@@ -131,15 +133,18 @@ async def test_audio_is_told_to_the_next_replica_again():
             return turn
 
     ear = Ear()
-    async with serving("brain", Deaf()) as first, serving("brain", Hearing()) as second:
-        async with stages(first.address, second.address) as found:
-            found.brain.settle("s", found.brain.all[0])
-            answer = BrainAnswer(found, "s", brain_pb2.RespondStart(), Patience(), ear)
-            running = asyncio.create_task(answer.run())
-            answer.hear(b"\1\2" * 1000)
-            answer.hear(b"\3\4" * 1000)
-            answer.finish()
-            await running
+    async with (
+        serving("brain", Deaf()) as first,
+        serving("brain", Hearing()) as second,
+        stages(first.address, second.address) as found,
+    ):
+        found.brain.settle("s", found.brain.all[0])
+        answer = BrainAnswer(found, "s", brain_pb2.RespondStart(), Patience(), ear)
+        running = asyncio.create_task(answer.run())
+        answer.hear(b"\1\2" * 1000)
+        answer.hear(b"\3\4" * 1000)
+        answer.finish()
+        await running
     assert b"".join(heard) == b"\1\2" * 1000 + b"\3\4" * 1000
     assert ear.pieces == ["Pardon? "]
 
