@@ -17,6 +17,7 @@ from voicemesh.tts_lm.v1 import tts_lm_pb2, tts_lm_pb2_grpc
 
 from common.errors import MeshError, NotReady
 from common.status import error_of_call
+from services.gateway.discovery import Directory
 
 PROBE_TIMEOUT_S = 0.5
 PROBE_EVERY_S = 1.0
@@ -87,22 +88,26 @@ class Replica:
 
 
 class Replicas:
-    """All processes of one stage. `probe` asks one of them what it is and how many slots it has free."""
+    """All processes of one stage, at the addresses that `Directory` finds. `probe` asks one of them what it is and how
+    many slots it has free."""
 
     def __init__(
         self,
         stage: str,
-        addresses: str,
+        directory: Directory,
         stub: Callable[[grpc.aio.Channel], Any],
         probe: Callable[[Any], Any],
         stall_timeout_s: float,
     ) -> None:
         self.stage = stage
         self._stall_timeout_s = stall_timeout_s
+        self._stub = stub
         self._probe = probe
+        self._directory = directory
         self._turn = count()
         self._homes: OrderedDict[str, Replica] = OrderedDict()
-        self.all = tuple(Replica(address.strip(), stub) for address in addresses.split(","))
+        self.all = tuple(Replica(address, stub) for address in self._directory.addresses)
+        self._leaving: set[Replica] = set()  # nobody begins there any more, but somebody still speaks
 
     def choose(self, session_id: str, tried: Collection[Replica] = ()) -> Replica | None:
         """The best that was not tried: one that answers, with free slots, where this session was before (what it keeps
@@ -138,8 +143,19 @@ class Replicas:
         return any(replica.info is not None and not replica.is_suspect for replica in self.all)
 
     async def look(self) -> None:
-        """Ask all of them, once."""
-        await asyncio.gather(*map(self._ask, self.all))
+        """Find all of them and ask each, once."""
+        if self._directory.changes:
+            await self._become(await self._directory.refresh())
+        await asyncio.gather(*map(self._ask, (*self._leaving, *self.all)))
+
+    async def _become(self, addresses: Collection[str]) -> None:
+        """Dial who is new. Who is gone gets nothing new, and is hung up on when it has said what it was saying."""
+        known = {replica.address: replica for replica in (*self._leaving, *self.all)}
+        self.all = tuple(known.get(address) or Replica(address, self._stub) for address in addresses)
+        gone = set(known.values()).difference(self.all)
+        self._leaving = {replica for replica in gone if replica.streams}
+        for replica in gone - self._leaving:
+            await replica.channel.close()
 
     async def watch(self) -> None:
         """Ask all of them every now and then, until cancelled."""
@@ -156,11 +172,11 @@ class Replicas:
 
     async def close(self) -> None:
         """Hang up."""
-        for replica in self.all:
+        for replica in (*self._leaving, *self.all):
             await replica.channel.close()
 
     def down(self) -> MeshError:
-        addresses = ", ".join(replica.address for replica in self.all)
+        addresses = ", ".join(self._directory.entries)
         return NotReady(f"No {self.stage} answers at {addresses}.", reason="DEPENDENCY_DOWN", stage=self.stage)
 
 
@@ -241,21 +257,21 @@ class Stages:
     ) -> None:
         self.brain = Replicas(
             "brain",
-            brain_address,
+            Directory(brain_address),
             brain_pb2_grpc.BrainServiceStub,
             lambda stub: stub.GetBrain(brain_pb2.GetBrainRequest(), timeout=PROBE_TIMEOUT_S),
             stall_timeout_s,
         )
         self.tts_lm = Replicas(
             "tts_lm",
-            tts_lm_address,
+            Directory(tts_lm_address),
             tts_lm_pb2_grpc.TtsLmServiceStub,
             lambda stub: stub.GetModel(tts_lm_pb2.GetModelRequest(), timeout=PROBE_TIMEOUT_S),
             stall_timeout_s,
         )
         self.codec = Replicas(
             "codec",
-            codec_address,
+            Directory(codec_address),
             codec_pb2_grpc.CodecServiceStub,
             lambda stub: stub.GetCodec(codec_pb2.GetCodecRequest(), timeout=PROBE_TIMEOUT_S),
             stall_timeout_s,

@@ -28,15 +28,24 @@ class GatewayConfig(StreamConfig):
     port: Annotated[int, Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 50050
     brain_address: Annotated[
         str,
-        Field(default_factory=_address_of("BRAIN", 50051), description="Replicas: HOST:PORT, comma-separated."),
+        Field(
+            default_factory=_address_of("BRAIN", 50051),
+            description="Replicas: HOST:PORT, comma-separated; dns:///NAME:PORT: all behind it.",
+        ),
     ]
     tts_lm_address: Annotated[
         str,
-        Field(default_factory=_address_of("TTS_LM", 50052), description="Replicas: HOST:PORT, comma-separated."),
+        Field(
+            default_factory=_address_of("TTS_LM", 50052),
+            description="Replicas: HOST:PORT, comma-separated; dns:///NAME:PORT: all behind it.",
+        ),
     ]
     codec_address: Annotated[
         str,
-        Field(default_factory=_address_of("CODEC", 50053), description="Replicas: HOST:PORT, comma-separated."),
+        Field(
+            default_factory=_address_of("CODEC", 50053),
+            description="Replicas: HOST:PORT, comma-separated; dns:///NAME:PORT: all behind it.",
+        ),
     ]
     connect_timeout_s: Annotated[
         float, Field(gt=0, le=60, description="How long to look for a stage that answers, before speech has begun.")
