@@ -25,6 +25,7 @@ from common.telemetry import Milestone, SpanName, Work
 from services.gateway import openai_speech as openai
 from services.gateway.audio_files import AudioFile, audio_file
 from services.gateway.config import GatewayConfig
+from services.gateway.realtime.routes import RealtimeRoutes
 from services.gateway.running import running
 from services.gateway.speech_socket import serve_socket
 from services.gateway.utterance import Sound, SpeechEnded, SpeechUtterance, Started
@@ -59,6 +60,7 @@ class HttpServer:
         app.router.add_get("/v1/models/{model:.+}", self._model)
         app.router.add_get("/healthz", self._alive)
         app.router.add_get("/readyz", self._ready)
+        RealtimeRoutes(self._config, self._gateway).add(app)
         # Without it a handler learns of a caller that left only when it next writes.
         self._runner = web.AppRunner(
             app, handler_cancellation=True, access_log=None, shutdown_timeout=self._config.drain_deadline_s
