@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from tools.mini_voice import train_codec, train_talker
+from tools.mini_voice import train_codec, train_talker, vocabulary
 from tools.mini_voice.batches import Batcher
 from tools.mini_voice.clock import Clock
 from tools.mini_voice.codebooks import Codebooks, fit, pitch_features
@@ -78,6 +79,21 @@ def test_a_batch_depends_on_its_step_alone(corpus: Corpus, tokenizer: Tokenizer)
     first, second = a.draw(9, 300, 100, 0.1, 0.5), b.draw(9, 300, 100, 0.1, 0.5)
     assert all(torch.equal(x, y) for x, y in zip(vars(first).values(), vars(second).values(), strict=True))
     assert (first.text.shape[0]) * first.text.shape[1] <= 330
+
+
+def test_a_chain_is_the_joined_text_and_every_frame_looks_at_its_own_part(corpus: Corpus, tokenizer: Tokenizer) -> None:
+    links = [4, 9, 2]
+    whole = Batcher(corpus, tokenizer)._spoken(links)
+    parts = [Batcher(corpus, tokenizer)._spoken([link]) for link in links]
+    assert whole.tokens == vocabulary.encode(tokenizer, " ".join(corpus.texts[link] for link in links))[0]
+    assert np.array_equal(whole.codes, np.concatenate([part.codes for part in parts]))
+    ends = np.cumsum([len(part.codes) for part in parts])
+    for end, (before, after) in zip(ends[:-1], pairwise(parts), strict=True):
+        assert whole.token_of_frame[end - 1] <= whole.token_of_frame[end]
+        assert len(before.tokens) <= whole.token_of_frame[end] <= len(whole.tokens) - len(after.tokens) + 1
+    batch = Batcher(corpus, tokenizer).draw_chains(3, 600, 300, 0.1)
+    assert batch.text.shape[0] == 2
+    assert 100 < batch.text.shape[1] < 360
 
 
 def test_damage_touches_what_is_read_and_never_what_is_said(corpus: Corpus, tokenizer: Tokenizer) -> None:

@@ -36,11 +36,22 @@ class Batch:
         return Batch(**{name: value.to(device, non_blocking=True).long() for name, value in vars(self).items()})
 
 
+@dataclass(frozen=True)
+class _Spoken:
+    """One thing to say: an utterance of the corpus, or several of one voice in a row."""
+
+    tokens: list[int]
+    codes: npt.NDArray[np.int64]  # [T, books]
+    phones: npt.NDArray[np.int64]  # [T, 2]
+    token_of_frame: npt.NDArray[np.int64]  # [T]
+    voice: int
+
+
 class Batcher:
-    """Draws batches of about `row_budget` rows from utterances of similar length."""
+    """Draws batches of about `row_budget` rows from utterances of similar length, or from chains of utterances."""
 
     def __init__(self, corpus: Corpus, tokenizer: Tokenizer) -> None:
-        self._corpus = corpus
+        self._corpus, self._tokenizer = corpus, tokenizer
         self._random = np.random.default_rng(0)
         self.ids = special_ids(tokenizer)
         self._tokens = [vocabulary.encode(tokenizer, text) for text in corpus.texts]
@@ -48,6 +59,7 @@ class Batcher:
         self.tokens_per_second = sum(len(t) for t, _ in self._tokens) / (len(corpus.codes) * 0.08)
         order = np.argsort(self._frames, kind="stable")
         self._order, self._sorted = order, self._frames[order]
+        self._of_voice = [np.flatnonzero(corpus.voices == voice) for voice in range(int(corpus.voices.max()) + 1)]
 
     def draw(self, seed: int, row_budget: int, frame_limit: int, damage: float, whole_share: float) -> Batch:
         """Utterances of at most `frame_limit` frames, all about as long as one drawn at random by its frames.
@@ -64,14 +76,26 @@ class Batcher:
         spread = max(count, last // 50)
         low = max(0, min(centre - spread // 2, last - spread))
         chosen = self._random.choice(np.arange(low, min(low + spread, last)), min(count, last), replace=spread < count)
-        return self._collate([int(self._order[i]) for i in chosen], damage, whole)
+        return self._collate([self._spoken([int(self._order[i])]) for i in chosen], damage, whole)
 
-    def _collate(self, utterances: list[int], damage: float, whole: bool) -> Batch:
+    def draw_chains(self, seed: int, row_budget: int, frames: int, damage: float) -> Batch:
+        """Streaming rows of utterances in a row, each chain of one voice and of about `frames` frames: so long do
+        paragraphs become that the corpus has none."""
+        self._random = np.random.default_rng((seed, 1))
+        return self._collate([self._chain(frames) for _ in range(max(1, row_budget // frames))], damage, whole=False)
+
+    def _chain(self, frames: int) -> _Spoken:
+        voice = self._of_voice[int(self._random.integers(len(self._of_voice)))]
+        links: list[int] = []
+        while not links or sum(int(self._frames[link]) for link in links) < frames:
+            links.append(int(self._random.choice(voice)))
+        return self._spoken(links[:-1] or links)
+
+    def _collate(self, spoken: list[_Spoken], damage: float, whole: bool) -> Batch:
         auto = bool(self._random.random() < 0.15)
-        made = [self._rows(u, whole, auto) for u in utterances]
+        made = [self._rows(one, whole, auto) for one in spoken]
         length = max(len(rows) for rows in made)
-        corpus, count = self._corpus, len(made)
-        books = corpus.codes.shape[1]
+        count, books = len(made), self._corpus.codes.shape[1]
         columns = {name: _filled((count, length)) for name in ("codec", "label", "target")}
         text = np.zeros((count, length), np.int64)
         codes, said, phones = (
@@ -79,25 +103,35 @@ class Batcher:
             _filled((count, length, books)),
             _filled((count, length, 2)),
         )
-        for i, (rows, utterance) in enumerate(zip(made, utterances, strict=True)):
+        for i, (rows, one) in enumerate(zip(made, spoken, strict=True)):
             size = len(rows)
             text[i, :size], codes[i, :size] = rows.text, rows.codes
             for name, column in columns.items():
                 column[i, :size] = getattr(rows, name)
-            frames = slice(corpus.offsets[utterance], corpus.offsets[utterance + 1])
-            predicting = slice(size - 1 - int(self._frames[utterance]), size - 1)
-            said[i, predicting], phones[i, predicting] = corpus.codes[frames], corpus.phones[frames]
+            predicting = slice(size - 1 - len(one.codes), size - 1)
+            said[i, predicting], phones[i, predicting] = one.codes, one.phones
         self._damage(columns["codec"], codes, damage)
         arrays = {"text": text, "codes": codes, "said": said, "phones": phones, **columns}
         return Batch(**{name: torch.from_numpy(array.astype(np.int16)) for name, array in arrays.items()})
 
-    def _rows(self, utterance: int, whole: bool, auto: bool) -> Rows:
-        corpus, (tokens, starts) = self._corpus, self._tokens[utterance]
-        frames = slice(corpus.offsets[utterance], corpus.offsets[utterance + 1])
-        spoken = vocabulary.token_at(starts, corpus.chars[frames].astype(np.int64), len(corpus.texts[utterance]))
-        codes = corpus.codes[frames].astype(np.int64)
-        voice = int(corpus.voices[utterance])
-        return build(self.ids, tokens, codes, spoken, voice, whole=whole, auto_language=auto)
+    def _rows(self, one: _Spoken, whole: bool, auto: bool) -> Rows:
+        return build(self.ids, one.tokens, one.codes, one.token_of_frame, one.voice, whole=whole, auto_language=auto)
+
+    def _spoken(self, utterances: list[int]) -> _Spoken:
+        """Utterances with a space between them: pieces of text are tokenised alike alone and in a row."""
+        corpus, tokens, places = self._corpus, [], []
+        for utterance in utterances:
+            text, space = corpus.texts[utterance], " " if tokens else ""
+            ids, starts = vocabulary.encode(self._tokenizer, space + text) if space else self._tokens[utterance]
+            chars = corpus.chars[self._frames_of(utterance)].astype(np.int64) + len(space)
+            places.append(len(tokens) + vocabulary.token_at(starts, chars, len(space) + len(text)))
+            tokens += ids
+        rows = np.concatenate([np.arange(frames.start, frames.stop) for frames in map(self._frames_of, utterances)])
+        codes, phones = (array[rows].astype(np.int64) for array in (corpus.codes, corpus.phones))
+        return _Spoken(tokens, codes, phones, np.concatenate(places), int(corpus.voices[utterances[0]]))
+
+    def _frames_of(self, utterance: int) -> slice:
+        return slice(int(self._corpus.offsets[utterance]), int(self._corpus.offsets[utterance + 1]))
 
     def _damage(self, codec: npt.NDArray[np.int64], codes: npt.NDArray[np.int64], share: float) -> None:
         """Replace that share of past code 0 by any other, and twice that share of each residual code."""

@@ -6,6 +6,7 @@ layers are asked to look there) and which phonemes (read from a middle layer). S
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,8 @@ class TalkerPlan:
     last_limit: int = 500
     damage: float = 0.1
     whole_share: float = 0.25
+    chain_share: float = 0.12
+    chain_frames: tuple[int, int] = (500, 1000)
     residual_share: float = 0.3
     guide_weight: float = 0.3
     phone_weight: float = 0.3
@@ -53,6 +56,13 @@ class TalkerPlan:
         grown = min(1.0, step / self.short_steps) ** 2
         return round(self.first_limit + (self.last_limit - self.first_limit) * grown)
 
+    def chain(self, step: int) -> int:
+        """Frames of the chains of a step that learns from chains, else 0; they come when the short ones are known."""
+        chance = random.Random(step)
+        if step < self.short_steps or chance.random() >= self.chain_share:
+            return 0
+        return chance.randint(*self.chain_frames)
+
 
 class Draws(IterableDataset[Batch]):
     """The batches of steps `first`, `first` + 1, …, shared out among the loader's workers in turn."""
@@ -64,7 +74,10 @@ class Draws(IterableDataset[Batch]):
         worker, plan = get_worker_info(), self._plan
         skip, stride = (worker.id, worker.num_workers) if worker else (0, 1)
         for step in range(self._first + skip, plan.steps, stride):
-            yield self._batcher.draw(step, plan.rows, plan.frame_limit(step), plan.damage, plan.whole_share)
+            if plan.chain(step):
+                yield self._batcher.draw_chains(step, plan.rows, plan.chain(step), plan.damage)
+            else:
+                yield self._batcher.draw(step, plan.rows, plan.frame_limit(step), plan.damage, plan.whole_share)
 
 
 def train(work: Path, corpus: Corpus, tokenizer: Tokenizer, plan: TalkerPlan) -> None:
