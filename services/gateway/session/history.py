@@ -1,0 +1,97 @@
+"""What was said and heard, for the brain: a person's turns whole, an answer only as far as it was heard.
+
+Pure. A turn that is reopened replaces itself, one that was none is withdrawn. Refuses to know who decides that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from voicemesh.brain.v1 import brain_pb2
+
+MAX_ENTRIES = 512
+CUT_ENTRIES = 32
+"""The oldest go in blocks, so that most turns keep the beginning that a brain has cached."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """One entry: the person's turn, or one answer to it (`epoch`)."""
+
+    turn: int
+    text: str
+    audio: bytes = b""
+    epoch: int | None = None
+    interrupted: bool = False
+
+    @property
+    def is_answer(self) -> bool:
+        return self.epoch is not None
+
+
+class History:
+    """`audio_bytes`: how much of the person's audio is kept for turns of which there is no transcript."""
+
+    def __init__(self, audio_bytes: int) -> None:
+        self._audio_bytes = audio_bytes
+        self._entries: list[Said] = []
+        self.revision = 0
+        """Rises with every change."""
+
+    def person(self, turn: int, text: str, audio: bytes) -> None:
+        """Their turn, in place of what was there of it before; without a word and a sound: none."""
+        self.withdraw(turn)
+        if text or audio:
+            self._add(Said(turn, text, audio))
+
+    def transcript(self, turn: int, text: str) -> None:
+        """What they said, in writing: takes the place of its audio."""
+        for index, entry in enumerate(self._entries):
+            if entry.turn == turn and not entry.is_answer and text:
+                self._entries[index] = replace(entry, text=text, audio=b"")
+                self.revision += 1
+
+    def withdraw(self, turn: int) -> None:
+        """It was no turn, or is not over."""
+        self._keep([entry for entry in self._entries if entry.is_answer or entry.turn != turn])
+
+    def answer(self, turn: int, epoch: int, text: str, interrupted: bool) -> None:
+        """What was heard of an answer; nothing, and it never happened."""
+        self._keep([entry for entry in self._entries if entry.epoch != epoch])
+        if text.strip():
+            self._add(Said(turn, text, epoch=epoch, interrupted=interrupted))
+
+    def forget_answer(self, epoch: int) -> str:
+        """Take an answer back because it goes on; returns what was heard of it."""
+        text = next((entry.text for entry in self._entries if entry.epoch == epoch), "")
+        self._keep([entry for entry in self._entries if entry.epoch != epoch])
+        return text
+
+    def before(self, turn: int) -> list[brain_pb2.Message]:
+        """All that came before that turn, as the brain wants it."""
+        return [_message(entry) for entry in self._entries if entry.turn < turn]
+
+    def _keep(self, entries: list[Said]) -> None:
+        if len(entries) != len(self._entries):
+            self._entries = entries
+            self.revision += 1
+
+    def _add(self, entry: Said) -> None:
+        self._entries.append(entry)
+        self.revision += 1
+        if len(self._entries) > MAX_ENTRIES:
+            del self._entries[:CUT_ENTRIES]
+        if sum(len(kept.audio) for kept in self._entries) > self._audio_bytes:
+            self._drop_audio()
+
+    def _drop_audio(self) -> None:
+        """The older half: what nobody wrote down of it is lost."""
+        spoken = [index for index, entry in enumerate(self._entries) if entry.audio]
+        for index in spoken[: max(1, len(spoken) // 2)]:
+            entry = self._entries[index]
+            self._entries[index] = replace(entry, audio=b"", text=entry.text or "[spoken]")
+
+
+def _message(entry: Said) -> brain_pb2.Message:
+    role = brain_pb2.ROLE_ASSISTANT if entry.is_answer else brain_pb2.ROLE_USER
+    return brain_pb2.Message(role=role, text=entry.text, audio=entry.audio, interrupted=entry.interrupted)
