@@ -59,7 +59,13 @@ bench: protos ## The hop benchmark; `voicemesh bench --help` lists the others
 regress: protos ## Speech streamed against speech from the whole text; a page to listen at
 	$(BIN)/python -m tools.regress $(if $(MODEL),--model $(MODEL))
 
+dashboards: protos ## Write deploy/monitoring/ from tools/dashboards/ and alerts.yaml
+	$(BIN)/python -m tools.dashboards
+
+dashboard-types: setup ## Check the dashboards against Grafana's own types (needs node and npm)
+	$(BIN)/python -m tools.dashboards.types
+
 run: protos ## Start all four services on this machine
 	@$(BIN)/voicemesh serve all $(if $(MODEL),--model $(MODEL)) $(if $(BRAIN),--brain $(BRAIN))
 
-.PHONY: help setup protos baseline fmt lint test test-gpu test-vllm test-faults bench regress run
+.PHONY: help setup protos baseline fmt lint test test-gpu test-vllm test-faults bench regress dashboards dashboard-types run
