@@ -168,6 +168,7 @@ class MarkupFilter:
         if word == " " and self._last in _WHITE:
             return self._leave_out(start, end)
         self._tell(Piece(word, self._base + start, self._base + end))
+        self._has_gap = word == " "
         return end
 
     def _tell(self, piece: Piece) -> None:
@@ -247,7 +248,8 @@ class MarkupFilter:
             return self._leave(skips.Fence("~"), place, place + 3)
         if count == 3:
             return self._leave_run("~", place, place + 3)
-        if count == 1:
+        _, behind = _around(text, place, place + 1)
+        if count == 1 and not _is_mark(behind):
             return self._speak(text, place, place + 1)
         return self._leave_out(place, place + count) if count else place
 
@@ -262,8 +264,9 @@ class MarkupFilter:
         _, behind = _around(text, place, place + count)
         if behind in _WHITE:
             self._is_heading = True
-            return self._leave_out(place, place + count)
-        return self._speak(text, place, place + count)
+        elif not _is_mark(behind):
+            return self._speak(text, place, place + count)
+        return self._leave_out(place, place + count)
 
     def _dash(self, text: str, place: int, final: bool) -> int:
         count = _run_of(text, place, 3, final)
@@ -274,6 +277,8 @@ class MarkupFilter:
         _, behind = _around(text, place, place + count)
         if count == 1 and behind in _WHITE:
             return self._bullet(place)
+        if _is_mark(behind):
+            return self._leave_out(place, place + count)
         return self._speak(text, place, place + count)
 
     def _equals(self, text: str, place: int, final: bool) -> int:
@@ -283,13 +288,15 @@ class MarkupFilter:
         if count == 3:
             return self._leave_run("=", place, place + 3)
         _, behind = _around(text, place, place + count)
-        return self._leave_out(place, place + count) if behind in "\r\n" else self._speak(text, place, place + count)
+        if behind in "\r\n" or _is_mark(behind):
+            return self._leave_out(place, place + count)
+        return self._speak(text, place, place + count)
 
     def _plus(self, text: str, place: int, final: bool) -> int:
         _, behind = _around(text, place, place + 1)
         if not behind and not final:
             return place
-        return self._bullet(place) if behind in _WHITE else self._speak(text, place, place + 1)
+        return self._bullet(place) if behind in _WHITE or _is_mark(behind) else self._speak(text, place, place + 1)
 
     def _colon(self, text: str, place: int, final: bool) -> int:
         _, behind = _around(text, place, place + 1)
@@ -368,6 +375,8 @@ class MarkupFilter:
         is_path = marks.DOMAIN.search(text, max(0, place - 12), place) is not None
         if is_path or (before == ":" and behind == "/"):
             return self._leave(skips.Address(marks.URL, marks.URL_ENDS), place, place + 1)
+        if self._last == "/":
+            return self._leave_out(place, place + 1)
         return self._speak(text, place, place + 1)
 
     def _joiner(self, text: str, place: int, final: bool) -> int:
@@ -381,8 +390,9 @@ class MarkupFilter:
         if not behind and not final:
             return place
         if marks.TAG_BEGINS.match(behind) is None:
-            return self._speak(text, place, place + 1)
+            return self._replace(place, place + 1, "< ") if _is_mark(behind) else self._speak(text, place, place + 1)
         if text.startswith("<!--", place):
+            self._searched = 0
             return self._leave(skips.Until("-->"), place, place + 4)
         limit = place + marks.MAX_TAG_CHARACTERS
         end = marks.TAG_ENDS.search(text, place + max(1, self._searched), limit)
@@ -405,6 +415,11 @@ def _run_of(text: str, place: int, most: int, final: bool) -> int:
     while count < most and text[place + count : place + count + 1] == mark:
         count += 1
     return 0 if count < most and place + count == len(text) and not final else count
+
+
+def _is_mark(behind: str) -> bool:
+    """Whether that character may be left out, so that what comes behind it would join what stands before it."""
+    return behind in marks.MAY_VANISH or (behind > "\x7f" and marks.IS_JUNK.match(behind) is not None)
 
 
 def _around(text: str, start: int, end: int) -> tuple[str, str]:

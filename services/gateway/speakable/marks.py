@@ -54,14 +54,16 @@ IS_JUNK = re.compile(f"[{_PICTURES}{_UNSPEAKABLE}{JOINER}]")
 
 PLAIN = re.compile(rf"[^*_`~\[\]<>|\\&@/!#\n{JOINER}{_PICTURES}{_UNSPEAKABLE}]+")
 """What is spoken wherever it stands but at the start of a line and in an address."""
+MAY_VANISH = frozenset("*_`~[]<>|\\&@/!#-+=:hHwW")
+"""What may be left out when more is known; h and w begin addresses."""
 BLANKS = re.compile(r"[ \t\r]+")
 BULLETS = frozenset("•‣◦·∙")
 
 ADDRESS = re.compile(
-    r"(?<![A-Za-z0-9_])(?:https?://|www\.(?=[^\s.])|(?:h|ht|htt|https?|https?:|https?:/|w|ww|www|www\.)\Z)", re.I
+    r"(?<![A-Za-z0-9_/.-])(?:https?://|www\.(?=[^\s.])|(?:h|ht|htt|https?|https?:|https?:/|w|ww|www|www\.)\Z)", re.I
 )
-"""An address, or what may become one when more is known. Without a scheme only `www.` is one: of `example.com` the first
-word has been spoken when its dot arrives, and the rest reads well."""
+"""An address, or what may become one when more is known. Without a scheme only `www.` is one: of `example.com` the
+first word has been spoken when its dot arrives, and the rest reads well."""
 DOMAIN = re.compile(
     r"[A-Za-z0-9-]\.(?:com|org|net|io|dev|edu|gov|co|ai|app|info|me|eu|us|uk|de|fr|it|es|nl|cn|jp|ru|in)\Z"
 )
