@@ -37,8 +37,8 @@ class TurnSettings:
     incomplete_p: float = 0.3
     unjudged_p: float = 0.5  # taken until the model has spoken
     learn_pauses: bool = True  # a user who pauses long inside turns gets longer delays
-    learned_weight: float = 0.9  # of what was known, against each new pause
-    learned_step_s: float = 0.1  # the most that one pause changes
+    learning_rate: float = 0.3  # how far each new pause moves what was learned towards it …
+    learned_step_s: float = 0.1  # … and no further than this
     confident_floor_s: float = 0.3  # the most that learned pauses delay a turn which the model holds complete
     speculate: bool = True  # begin the answer at the soft end, held
     speculations_per_turn: int = 3
@@ -108,8 +108,8 @@ class TurnSettings:
         self._ordered("complete_delay_s", "unsure_delay_s", "incomplete_delay_s", "max_delay_s")
         self._ordered("commit_speech_s", "backchannel_s")
         self._ordered("underrun_s", "restart_s", "credit_s")
-        if self.complete_p > 1 or self.learned_weight >= 1:
-            raise ValueError("complete_p is a probability, learned_weight is below 1")
+        if self.complete_p > 1 or self.learning_rate > 1:
+            raise ValueError("complete_p is a probability, learning_rate a share")
         if self.hold_s <= 0 or self.attempts < 1:
             raise ValueError("hold_s is above 0, attempts at least 1")
 

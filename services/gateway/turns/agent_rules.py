@@ -1,0 +1,223 @@
+"""The rules of the agent's side: it thinks, speaks, is held, interrupted, resumed, fails. Pure.
+
+A rule is a function of the memory and the event; `table.py` says when it runs.
+"""
+
+from __future__ import annotations
+
+from services.gateway.turns import candidate, flow
+from services.gateway.turns.memory import Memory, Said, Timer
+from services.gateway.turns.types import (
+    AnswerBusy,
+    AnswerFailed,
+    AnswerText,
+    AudioReady,
+    BackchannelHeard,
+    BargeIn,
+    CandidateChanged,
+    EchoReport,
+    Ending,
+    FalseInterruption,
+    HoldPlayout,
+    JudgeOverlap,
+    Kind,
+    Overlap,
+    OverlapJudged,
+    PlayoutDrained,
+    PlayoutProgress,
+    Policy,
+    ResumePlayout,
+    State,
+    StateChanged,
+    VoiceWindow,
+)
+
+
+def text_came(memory: Memory, event: AnswerText) -> None:
+    """The brain lives."""
+    said = memory.alive(event.epoch)
+    if said is None:
+        return
+    memory.disarm(Timer.FIRST_TEXT)
+    said.has_text = True
+    said.busy_until_s = 0.0
+    if Timer.STALL in memory.timers:
+        memory.arm(Timer.STALL, memory.settings.stall_s)
+
+
+def tool_runs(memory: Memory, event: AnswerBusy) -> None:
+    """A tool may take its time."""
+    said = memory.alive(event.epoch)
+    if said is None or said.held:
+        return
+    said.busy_until_s = memory.now_s + memory.settings.tool_s
+    for timer in (Timer.FIRST_TEXT, Timer.FIRST_AUDIO, Timer.STALL):
+        if timer in memory.timers:
+            memory.arm(timer, memory.settings.tool_s)
+
+
+def audio_ready(memory: Memory, event: AudioReady) -> None:
+    """7: it can be heard, unless it is only a guess, or somebody may be speaking just now."""
+    said = memory.alive(event.epoch)
+    if said is None or said.audible:
+        return
+    said.ready = True
+    if said.held:
+        return
+    if memory.voice.told and Timer.CANDIDATE in memory.timers:
+        memory.disarm(Timer.FIRST_TEXT, Timer.FIRST_AUDIO)  # the candidate's timer takes over
+        return
+    flow.start(memory, said)
+
+
+def progress(memory: Memory, event: PlayoutProgress) -> None:
+    """14: it is being heard."""
+    said = memory.alive(event.epoch)
+    if said is not None and said.audible:
+        flow.watch(memory, said)
+
+
+def drained(memory: Memory, event: PlayoutDrained) -> None:
+    """15: all of it was heard (in HOLD: its end had been sent before), or there is nothing to hear."""
+    said = memory.alive(event.epoch)
+    if said is None:
+        return
+    said.drained = True
+    if said.held:
+        return
+    memory.end(Ending.INCOMPLETE if said.failed and said.audible else Ending.COMPLETED)
+    flow.rest(memory)
+
+
+def failed(memory: Memory, event: AnswerFailed) -> None:
+    """17: a stage gave up. What is ready still plays."""
+    said = memory.alive(event.epoch)
+    if said is None:
+        return
+    said.failed = True
+    if not said.held and not said.ready:
+        flow.fail(memory)
+
+
+def first_sound_missing(memory: Memory) -> None:
+    """17: nothing came in time."""
+    flow.fail(memory)
+
+
+def stalled(memory: Memory) -> None:
+    """18: nothing was sent for long: it ends here."""
+    memory.end(Ending.INCOMPLETE)
+    flow.rest(memory)
+
+
+def apology_over(memory: Memory) -> None:
+    """17: however long it is, it is over."""
+    stalled(memory)
+
+
+def overlap(memory: Memory, window: VoiceWindow) -> None:
+    """9: voice while the agent speaks."""
+    said, settings, voice = memory.said, memory.settings, memory.voice
+    assert said is not None, "something is being said"
+    if not (said.interruptible and settings.interrupt_response and settings.policy is Policy.SERVER_VAD):
+        candidate.listen_along(memory, window)
+        return
+    if not voice.hear(window):
+        candidate.lapse(memory)
+        return
+    if voice.voiced_s < _candidate_speech_s(memory, said):
+        return
+    candidate.tell(memory)
+    said.hold_early = memory.now_s - said.first_sound_s < settings.early_s
+    if settings.barge_in is BargeIn.CONFIRM_ONLY:
+        if voice.voiced_s >= _interrupting_speech_s(memory, said):
+            interrupt(memory)
+        return
+    assert voice.from_sample is not None, "voice was heard"
+    said.backchannel = False
+    memory.out.append(HoldPlayout(said.epoch, duck=settings.barge_in is BargeIn.DUCK))
+    memory.out.append(JudgeOverlap(said.epoch, voice.from_sample))
+    memory.enter(State.HOLD)
+    memory.arm(Timer.HOLD, settings.hold_s)
+    if voice.voiced_s >= _interrupting_speech_s(memory, said):
+        interrupt(memory)
+
+
+def _candidate_speech_s(memory: Memory, said: Said) -> float:
+    """9: how much voice is a candidate; one window is, unless it may be our own echo."""
+    settings = memory.settings
+    need_s = 0.0
+    if memory.echo_present and memory.now_s - said.first_sound_s < settings.echo_guard_s:
+        need_s = settings.echo_guard_speech_s
+    return max(need_s, settings.echo_failing_speech_s) if memory.echo_failing else need_s
+
+
+def _interrupting_speech_s(memory: Memory, said: Said) -> float:
+    """10, 12: how much voice is an interruption."""
+    settings = memory.settings
+    if said.backchannel or settings.await_overlap_verdict:
+        return settings.backchannel_s
+    need_s = settings.early_commit_speech_s if said.hold_early else settings.commit_speech_s
+    return max(need_s, settings.echo_failing_speech_s) if memory.echo_failing else need_s
+
+
+def decide(memory: Memory, window: VoiceWindow) -> None:
+    """10, 11, 12: it goes on and is an interruption, or stops and was none."""
+    said, voice, settings = memory.said, memory.voice, memory.settings
+    assert said is not None, "something is being held"
+    if voice.hear(window):
+        if voice.voiced_s >= _interrupting_speech_s(memory, said):
+            interrupt(memory)
+    elif voice.silent_s >= (settings.backchannel_lapse_s if said.backchannel else settings.hold_lapse_s):
+        resume(memory)
+
+
+def overlap_judged(memory: Memory, event: OverlapJudged) -> None:
+    """10, 12: a classifier knows."""
+    said = memory.alive(event.epoch)
+    if said is None:
+        return
+    if event.verdict is Overlap.INTERRUPT:
+        interrupt(memory)
+    else:
+        said.backchannel = True
+
+
+def undecided(memory: Memory) -> None:
+    """13: too long in doubt."""
+    if memory.voice.sounding:
+        interrupt(memory)
+    else:
+        resume(memory)
+
+
+def resume(memory: Memory) -> None:
+    """11, 12: go on where it stopped."""
+    said = memory.said
+    assert said is not None, "something is being held"
+    memory.out.append(ResumePlayout(said.epoch))
+    if said.backchannel:
+        memory.out.append(BackchannelHeard(said.epoch))
+    else:
+        memory.out.append(FalseInterruption(said.epoch, resumed=True))
+    said.backchannel = False
+    memory.voice.forget()
+    memory.out.append(CandidateChanged(False, memory.voice.now_sample))
+    memory.enter(State.SPEAKING)
+    flow.watch(memory, said)
+
+
+def interrupt(memory: Memory) -> None:
+    """10: the user has the floor."""
+    said = memory.said
+    assert said is not None, "something was being said"
+    memory.end(Ending.INTERRUPTED)
+    memory.cut = said.epoch if said.kind in (Kind.ANSWER, Kind.CONTINUATION) else None
+    memory.state = State.INTERRUPTED
+    memory.out.append(StateChanged(State.INTERRUPTED, memory.turn_number, said.epoch))
+    flow.open_turn(memory)
+
+
+def echo(memory: Memory, event: EchoReport) -> None:
+    """9: what echo cancellation knows."""
+    memory.echo_present, memory.echo_failing = event.present, event.failing
