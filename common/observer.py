@@ -24,6 +24,9 @@ class Observer(Protocol):
     def starved(self, count: int = 1) -> None:
         """Sequences sat out a step because their text had not come yet."""
 
+    def prefix(self, hit: bool) -> None:
+        """An utterance came whose prompt begins like one that is kept, or not."""
+
     def lead(self, lead_s: float) -> None:
         """How far ahead of its playout a sequence is: audio produced minus time gone since its first frame."""
 
@@ -55,6 +58,9 @@ class _Nobody:
         pass
 
     def starved(self, count: int = 1) -> None:
+        pass
+
+    def prefix(self, hit: bool) -> None:
         pass
 
     def lead(self, lead_s: float) -> None:

@@ -29,6 +29,9 @@ class StageObserver:
         self._starved = meter.create_counter(
             names.STEP_STARVED.format(stage=stage), "{step}", "Steps that a sequence sat out for want of text"
         )
+        self._prefixes = meter.create_counter(
+            names.PREFIX_LOOKUPS.format(stage=stage), "{lookup}", "Prompts whose beginning was kept, or was not"
+        )
         self._slot_usage = meter.create_gauge(names.SLOT_USAGE, "{slot}", "Slots leased")
         self._slot_limit = meter.create_gauge(names.SLOT_LIMIT, "{slot}", "Slots there are")
         self._age = _seconds(meter, names.QUEUE_AGE, "How long a request waited in a queue")
@@ -67,6 +70,9 @@ class StageObserver:
 
     def starved(self, count: int = 1) -> None:
         self._starved.add(count, self._on)
+
+    def prefix(self, hit: bool) -> None:
+        self._prefixes.add(1, {**self._on, Attribute.PREFIX_HIT: hit})
 
     def lead(self, lead_s: float) -> None:
         self._lead.record(lead_s, self._on)

@@ -15,6 +15,7 @@ from common.slots import Lease
 from services.tts_lm.model.config import ModelConfig
 from services.tts_lm.model.prompt import Frame, Script, Speaker, build_prompt, language_id, offered_languages
 from services.tts_lm.model.tokenizer import Tokenizer
+from services.tts_lm.prefix import prefix_of
 from services.tts_lm.sequence import ResolvedSampling, Sequence, Terms
 from services.tts_lm.types import CloneVoice, SamplingParams, UtteranceRequest
 
@@ -59,8 +60,9 @@ class Admitted:
             icl=self.icl,
             resumed=self.resumed,
         )
-        script = Script(self.config, self.reference)
-        return Sequence(lease, prompt, script, self.sampling, self.speaker.vector, self._terms())
+        script, vector = Script(self.config, self.reference), self.speaker.vector
+        prefix = prefix_of(prompt, self.reference, vector)
+        return Sequence(lease, prompt, script, self.sampling, vector, self._terms(), prefix)
 
     def _terms(self) -> Terms:
         request, given = self.request, self.request.max_frames
@@ -75,6 +77,7 @@ class Admitted:
             text_timeout_s=request.text_timeout_s or None,
             reference_behaviour=request.reference_behaviour,
             end_of_speech=self.config.codec.eos,
+            frame_s=1 / self.config.frame_rate_hz,
         )
 
 

@@ -37,6 +37,12 @@ class TtsLmConfig(StreamConfig):
     unread_frame_limit: Annotated[
         int, Field(ge=1, le=65536, description="Frames made and not read yet before an utterance sits out.")
     ] = 512
+    prefix_positions: Annotated[
+        int | None, Field(ge=0, description="Of the KV pool, for prompts that begin alike; absent: a quarter; 0: none.")
+    ] = None
+    lead_ceiling_s: Annotated[
+        float, Field(gt=0, le=60, description="An utterance this far ahead of its listener lets others go first.")
+    ] = 1.0
     thread_count: Annotated[int | None, Field(ge=1, le=256, description="CPU threads; absent: torch's own.")] = None
     voice_store: Annotated[
         str,
@@ -58,5 +64,7 @@ class TtsLmConfig(StreamConfig):
             max_text_characters=self.max_text_characters,
             unread_frame_limit=self.unread_frame_limit,
             thread_count=self.thread_count,
+            prefix_positions=self.prefix_positions,
+            lead_ceiling_s=self.lead_ceiling_s,
             local_files_only=self.local_files_only,
         )

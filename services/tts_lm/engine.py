@@ -10,23 +10,26 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
 
 from common.errors import InvalidRequest, MeshError, NotReady, OutOfOrder
 from common.observer import NOBODY, Observer
-from common.slots import SlotPool
+from common.slots import Lease, SlotPool
 from common.stream import FinishReason
-from services.tts_lm import loop as device
+from services.tts_lm import commands as device
 from services.tts_lm.admission import House, admit, check_ids
-from services.tts_lm.loop import Done, Frames, Loop
+from services.tts_lm.commands import Done, Frames
+from services.tts_lm.loop import Loop, Publish
 from services.tts_lm.model.config import ModelConfig
 from services.tts_lm.model.prompt import offered_languages
 from services.tts_lm.model.repertoire import Repertoire
 from services.tts_lm.model.streaming_text import StreamingText
 from services.tts_lm.model.tokenizer import Tokenizer
+from services.tts_lm.prefix import Prefix
 from services.tts_lm.runner_protocol import Runner
+from services.tts_lm.scheduler import Policy
 from services.tts_lm.sequence import Sequence
 from services.tts_lm.types import (
     CloneVoice,
@@ -63,6 +66,11 @@ __all__ = [
     "UtteranceRequest",
     "VoiceInfo",
 ]
+
+
+PREFIX_SHARE = 4
+"""Of the KV pool, one in so many pages may keep prefixes; running speech takes them back when it needs them."""
+PRESET_PREFIXES = 16
 
 
 @dataclass(frozen=True)
@@ -106,7 +114,7 @@ class TalkerEngine:
         try:
             model = self._open_model()
             self._model = model
-            self._loop = Loop(model.runner, lambda batch: _call(events, self._deliver, batch), self._observer)
+            self._loop = self._open_loop(model, lambda batch: _call(events, self._deliver, batch))
         except Exception as error:  # the top of a thread: told to whoever awaits `start`
             _call(events, _fail, ready, error)
             return
@@ -116,6 +124,27 @@ class TalkerEngine:
         except Exception as error:  # the top of a thread: every utterance has been told, later ones are refused
             _call(events, self._break, error)
 
+    def _open_loop(self, model: OpenModel, publish: Publish) -> Loop:
+        options, runner = self._options, model.runner
+        given, size = options.prefix_positions, runner.page_size
+        pages = runner.page_count // PREFIX_SHARE if given is None else given // size
+        policy = Policy(options.lead_ceiling_s, min(Policy.urgent_lead_s, options.lead_ceiling_s))
+        loop = Loop(runner, publish, self._observer, policy=policy, prefix_pages=pages)
+        loop.keep(self._preset_prefixes(model))
+        return loop
+
+    def _preset_prefixes(self, model: OpenModel) -> Iterator[Prefix]:
+        """What utterances of the preset voices begin with, so that not even the first of each has to compute it."""
+        if model.config.model_type == "base":
+            return
+        house = self._house(model)
+        names: list[str | None] = [*model.config.speakers]
+        for name in names[:PRESET_PREFIXES] or [None]:
+            request = UtteranceRequest(voice=name)
+            prefix = admit(request, model.config, model.tokenizer, house).sequence(Lease(0, 0)).prefix
+            if prefix is not None:
+                yield prefix
+
     def _break(self, error: Exception) -> None:
         """Refuse from now on, and end those whose start the thread did not live to see."""
         self._broken = NotReady(f"the device failed and this replica no longer serves: {error}")
@@ -124,15 +153,18 @@ class TalkerEngine:
 
     def submit(self, request: UtteranceRequest) -> Utterance:
         model, loop = self._ready()
-        house = House(model.max_positions, self._options.unread_frame_limit)
-        admitted = admit(request, model.config, model.tokenizer, house)
+        admitted = admit(request, model.config, model.tokenizer, self._house(model))
         # A frame lasts as long as a step may take: asking again sooner cannot find what is not there yet.
         lease = self._slots.lease(retry_after_s=1 / model.config.frame_rate_hz)
         sequence = admitted.sequence(lease)
-        utterance = TalkerUtterance(sequence, loop, model, self._options.max_text_characters)
+        hit = sequence.prefix is not None and loop.prefixes.holds(sequence.prefix.key)
+        utterance = TalkerUtterance(sequence, loop, hit, model, self._options.max_text_characters)
         self._live[sequence.slot] = utterance
-        loop.commands.put(device.Begin(sequence))
+        loop.commands.put(device.Begin(sequence, loop.now_s()))
         return utterance
+
+    def _house(self, model: OpenModel) -> House:
+        return House(model.max_positions, self._options.unread_frame_limit)
 
     def _ready(self) -> tuple[OpenModel, Loop]:
         if self._broken is not None:
@@ -192,13 +224,13 @@ class TalkerEngine:
 class TalkerUtterance:
     """One utterance as its reader and writer see it; implements `Utterance`."""
 
-    def __init__(self, sequence: Sequence, loop: Loop, model: OpenModel, max_characters: int) -> None:
+    def __init__(self, sequence: Sequence, loop: Loop, hit: bool, model: OpenModel, max_characters: int) -> None:
         self._sequence, self._loop, self._tokenizer = sequence, loop, model.tokenizer
         self._text = StreamingText(model.tokenizer, model.repertoire)
         self._characters_left = max_characters
         self._kind: type[str] | type[int] | None = None
         self._flushed = self._cancelled = self._done = False
-        self._events: deque[Event] = deque([Started(sequence.sampling.seed, prefix_cache_hit=False)])
+        self._events: deque[Event] = deque([Started(sequence.sampling.seed, prefix_cache_hit=hit)])
         self._arrived = asyncio.Event()
         self._first_text_s: float | None = None
         self._first_frame_s: float | None = None

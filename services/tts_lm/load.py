@@ -90,7 +90,7 @@ def warm_up(runner: TorchRunner, config: ModelConfig, tokenizer: Tokenizer) -> N
     script = Script(config)
     script.feed(tokenizer.encode("a"))
     script.finish()
-    terms = Terms(4, 64, None, 4, (1,), None, True, config.codec.eos)
+    terms = Terms(4, 64, None, 4, (1,), None, True, config.codec.eos, 1 / config.frame_rate_hz)
     sampling = ResolvedSampling(0, False, 0.9, 50, 1.0, 1.05, False, 0.9, 50, 1.0)
     sequence = Sequence(Lease(0, 0), prompt, script, sampling, (0.0,) * config.talker.hidden_size, terms)
     pages = PageAllocator(runner.page_count, runner.page_size)

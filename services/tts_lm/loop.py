@@ -1,101 +1,71 @@
 """The engine's own thread: take commands, plan, run, publish frames. It owns the device and every running sequence.
 
 It meets the event loop in two queues only: commands come in, events go out once per step. Knows no asyncio, no gRPC
-and no tensors.
+and no tensors, and reads time from the clock it is given: `bench/simulate.py` runs it in virtual time.
 """
 
 from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Items
-from dataclasses import dataclass
+from typing import Protocol
 
 from common.errors import Broken, MeshError, Overloaded
 from common.observer import NOBODY, Observer
 from common.stream import FinishReason
+from services.tts_lm.commands import Begin, Cancel, Close, Command, Credit, Done, Frames, Read, Text
 from services.tts_lm.pages import PageAllocator
+from services.tts_lm.prefix import Prefix, PrefixCache
 from services.tts_lm.runner_protocol import Runner
-from services.tts_lm.scheduler import StepPlan, plan_step
-from services.tts_lm.sequence import Packet, Sequence
-
-
-@dataclass(frozen=True)
-class Begin:
-    sequence: Sequence
-
-
-@dataclass(frozen=True)
-class Text:
-    sequence: Sequence
-    ids: tuple[int, ...]
-    finished: bool = False
-
-
-@dataclass(frozen=True)
-class Credit:
-    sequence: Sequence
-    frames: int
-
-
-@dataclass(frozen=True)
-class Read:
-    """The reader has taken so many frames more."""
-
-    sequence: Sequence
-    frames: int
-
-
-@dataclass(frozen=True)
-class Cancel:
-    sequence: Sequence
-
-
-@dataclass(frozen=True)
-class Close:
-    pass
-
-
-Command = Begin | Text | Credit | Read | Cancel | Close
-
-
-@dataclass(frozen=True)
-class Frames:
-    """A packet of one utterance; `produced_at_s` on the performance counter, `produced_time_s` since the epoch."""
-
-    sequence: Sequence
-    packet: Packet
-    produced_at_s: float
-    produced_time_s: float
-
-
-@dataclass(frozen=True)
-class Done:
-    """The utterance is over and its pages are free."""
-
-    sequence: Sequence
-    reason: FinishReason
-    error: MeshError | None = None
-
+from services.tts_lm.scheduler import DEFAULT, Policy, StepPlan, plan_step
+from services.tts_lm.sequence import Sequence
 
 Publish = Callable[[Items[Frames | Done]], None]
+Clock = Callable[[], float]
+
+
+class Inbox(Protocol):
+    """Where commands wait: a `queue.SimpleQueue`, or a simulation's."""
+
+    def put(self, item: Command, /) -> None: ...
+    def get(self, block: bool = True, timeout: float | None = None) -> Command: ...
 
 
 class Loop:
-    """Runs sequences on a runner until `Close`; `run` is the body of the thread."""
+    """Runs sequences on a runner until `Close`; `run` is the body of the thread.
 
-    def __init__(self, runner: Runner, publish: Publish, observer: Observer = NOBODY) -> None:
-        self.commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
-        self._runner, self._publish, self._observer = runner, publish, observer
+    `prefix_pages` bounds what is kept of prompts that begin alike (0: nothing).
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        publish: Publish,
+        observer: Observer = NOBODY,
+        *,
+        policy: Policy = DEFAULT,
+        prefix_pages: int = 0,
+        clock: Clock = time.perf_counter,
+        commands: Inbox | None = None,
+    ) -> None:
+        self.commands: Inbox = queue.SimpleQueue() if commands is None else commands
+        self.now_s = clock
+        self._runner, self._publish, self._observer, self._policy = runner, publish, observer, policy
         self._allocator = PageAllocator(runner.page_count, runner.page_size)
+        self.prefixes = PrefixCache(self._allocator, prefix_pages)
         self._live: dict[int, Sequence] = {}  # by slot, in order of arrival
+        self._begun_s: dict[int, float] = {}  # by slot, of those that have not had a step
         self._events: list[Frames | Done] = []
+        self._turns = 0
+        self._starved_count = 0
         self._closing = False
 
     @property
     def free_page_count(self) -> int:
-        return self._allocator.free_count
+        """Pages that nobody holds or that are given back as soon as somebody needs them."""
+        return self._allocator.free_count + self.prefixes.idle_page_count
 
     def run(self) -> None:
         """Until `Close`. A failure of the device ends every utterance with its error, and is raised."""
@@ -113,28 +83,35 @@ class Loop:
         """One turn: commands, then a step if any sequence can take one, else wait for a command or a time limit."""
         plan = self._plan()
         # Whoever ended here may have made room for others: only a turn that changed nothing may wait.
-        wait_s = 0.0 if plan.sequences or self._events else self._patience()
+        wait_s = 0.0 if not plan.is_empty or self._events else self._patience()
         self._flush_events()
         self._take_commands(wait_s)
         plan = self._plan()
-        if plan.sequences:
+        if not plan.is_empty:
             self._step(plan)
         self._flush_events()
+
+    def keep(self, prefixes: Iterable[Prefix]) -> None:
+        """Compute these before anybody asks, as far as there is room; not counted as misses."""
+        for prefix in prefixes:
+            if self.prefixes.is_full:
+                return
+            self.prefixes.find(prefix)
+            self._step(plan_step((), self.now_s(), self._policy, self.prefixes.pending()))
 
     def _take_commands(self, wait_s: float | None) -> None:
         """All commands that are there; when `wait_s` is not 0, first wait for one (None: for ever)."""
         try:
             self._obey(self.commands.get(block=wait_s != 0.0, timeout=wait_s))
             while True:
-                self._obey(self.commands.get_nowait())
+                self._obey(self.commands.get(block=False))
         except queue.Empty:
             pass
 
     def _obey(self, command: Command) -> None:
         match command:
-            case Begin(sequence):
-                self._live[sequence.slot] = sequence
-                sequence.starved_since_s = time.perf_counter()
+            case Begin(sequence, at_s):
+                self._begin(sequence, at_s)
             case Close():
                 self._closing = True
                 for sequence in list(self._live.values()):
@@ -152,11 +129,20 @@ class Loop:
             case Cancel(sequence):
                 self._finish(sequence, FinishReason.CANCELLED)
 
+    def _begin(self, sequence: Sequence, at_s: float) -> None:
+        self._live[sequence.slot] = sequence
+        self._begun_s[sequence.slot] = at_s
+        sequence.starved_since_s = self.now_s()
+        if sequence.prefix is not None:
+            self._observer.prefix(self.prefixes.holds(sequence.prefix.key))
+            self.prefixes.find(sequence.prefix)  # runs before the first word is there
+
     def _plan(self) -> StepPlan:
         """Whoever has text, credit and room; ends those that have nothing to say, waited too long or found no room."""
-        now = time.perf_counter()
+        now = self.now_s()
         ready: list[Sequence] = []
         roomless: list[Sequence] = []
+        self._starved_count = 0
         for sequence in list(self._live.values()):
             if sequence.is_empty():
                 sequence.end = sequence.end or FinishReason.COMPLETED
@@ -164,12 +150,14 @@ class Loop:
                 sequence.end = FinishReason.TEXT_TIMEOUT
             if sequence.end is not None:
                 self._finish(sequence, sequence.end)
-            elif not sequence.lacks_text() and not sequence.lacks_credit():
+            elif sequence.lacks_text():
+                self._starved_count += 1
+            elif not sequence.lacks_credit():
                 (ready if self._make_room(sequence) else roomless).append(sequence)
         if roomless and not ready:
             # Nobody can go on, so nobody will give pages back: the latest to come gives way.
             self._finish(roomless[-1], FinishReason.FAILED, Overloaded("the memory for speech in progress is used up"))
-        return plan_step(ready)
+        return plan_step(ready, now, self._policy, self.prefixes.pending())
 
     @staticmethod
     def _starves(sequence: Sequence, now: float) -> bool:
@@ -189,32 +177,56 @@ class Loop:
             for s in self._live.values()
             if s.terms.text_timeout_s is not None and s.starved_since_s is not None
         ]
-        return max(0.001, min(limits) - time.perf_counter()) if limits else None
+        return max(0.001, min(limits) - self.now_s()) if limits else None
 
     def _make_room(self, sequence: Sequence) -> bool:
-        return self._allocator.grow(sequence.pages, sequence.position + sequence.next_row_count())
+        """Pages for what it reads next; what others may need later gives way to it."""
+        if not sequence.prefilled and sequence.fill is None and sequence.prefix is not None:
+            sequence.stand_behind(self.prefixes.find(sequence.prefix), self._allocator.page_size)
+        wanted = sequence.position + sequence.next_row_count()
+        if self._allocator.grow(sequence.pages, wanted):
+            return True
+        self.prefixes.make_room(self._allocator.missing(sequence.pages, wanted))
+        if self._allocator.grow(sequence.pages, wanted):
+            return True
+        if not sequence.prefilled and sequence.prefix is not None:
+            sequence.step_back()
+            self._allocator.release(sequence.pages)
+        return False
 
     def _step(self, plan: StepPlan) -> None:
-        began = time.perf_counter()
+        began = self.now_s()
+        self._turns += 1
+        for slot in [s.slot for s in plan.prefills if s.slot in self._begun_s]:
+            self._observer.waited(began - self._begun_s.pop(slot))
         rows = [sequence.next_row_count() for sequence in plan.sequences]
         codes = self._runner.execute(plan)
-        produced_at, produced_time = time.perf_counter(), time.time()
+        for fill in plan.fills:
+            fill.done = True
+        produced_at, produced_time = self.now_s(), time.time()
         for sequence, frame, count in zip(plan.sequences, codes, rows, strict=True):
             sequence.compute_s += produced_at - began
+            sequence.served_turn = self._turns
             sequence.advance(count)
             sequence.sampled(frame)
             pausing = sequence.end is None and (sequence.lacks_text() or sequence.lacks_credit())
-            packet = sequence.take_packet(pausing=pausing)
+            packet = sequence.take_packet(pausing=pausing, now_s=produced_at)
             if packet is not None:
                 self._events.append(Frames(sequence, packet, produced_at, produced_time))
+                self._observer.lead(sequence.lead_s(produced_at))
             if sequence.end is not None:
                 self._finish(sequence, sequence.end)
-        self._observer.step(produced_at - began, len(plan.sequences))
+        if plan.sequences:
+            self._observer.step(produced_at - began, len(plan.sequences))
+        if self._starved_count:
+            self._observer.starved(self._starved_count)
 
     def _finish(self, sequence: Sequence, reason: FinishReason, error: MeshError | None = None) -> None:
         sequence.end = reason
         del self._live[sequence.slot]
+        self._begun_s.pop(sequence.slot, None)
         self._allocator.release(sequence.pages)
+        sequence.leave()
         self._events.append(Done(sequence, reason, error))
 
     def _flush_events(self) -> None:

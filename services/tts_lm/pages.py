@@ -6,15 +6,25 @@ next page is taken by another, it goes on elsewhere and is read through its page
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 
 @dataclass
 class Pages:
-    """The pages of one sequence, in order."""
+    """The pages of one sequence, in order. The first `borrowed` belong to somebody else and are only read."""
 
     numbers: list[int] = field(default_factory=list)
     contiguous: bool = True
+    borrowed: int = 0
+
+    def borrow(self, numbers: Sequence[int]) -> None:
+        """Begin with pages of somebody who keeps them until these are released."""
+        assert not self.numbers, "pages are borrowed before any is owned"
+        self.numbers.extend(numbers)
+        self.borrowed = len(numbers)
+        self.contiguous = all(b == a + 1 for a, b in pairwise(numbers))
 
 
 class PageAllocator:
@@ -29,21 +39,26 @@ class PageAllocator:
 
     def grow(self, pages: Pages, position_count: int) -> bool:
         """Make room for `position_count` positions in all; False, and nothing taken, when the pool cannot."""
-        wanted = -(-position_count // self.page_size) - len(pages.numbers)
+        wanted = self.missing(pages, position_count)
         if wanted > self.free_count:
             return False
         for left in range(wanted, 0, -1):
             self._take(pages, self._next(pages, left))
         return True
 
+    def missing(self, pages: Pages, position_count: int) -> int:
+        """Pages that `position_count` positions take beyond those it has."""
+        return -(-position_count // self.page_size) - len(pages.numbers)
+
     def release(self, pages: Pages) -> None:
-        """Give everything back; `pages` is empty afterwards."""
-        for number in pages.numbers:
+        """Give back what it owns; `pages` is empty afterwards."""
+        owned = pages.numbers[pages.borrowed :]
+        for number in owned:
             assert not self._free[number], "a page was given back twice"
             self._free[number] = True
-        self.free_count += len(pages.numbers)
+        self.free_count += len(owned)
         pages.numbers.clear()
-        pages.contiguous = True
+        pages.contiguous, pages.borrowed = True, 0
 
     def _take(self, pages: Pages, number: int) -> None:
         assert self._free[number], "a page was taken twice"

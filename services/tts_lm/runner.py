@@ -18,14 +18,16 @@ from torch import Tensor
 from services.tts_lm.model.code_predictor import CodePredictor
 from services.tts_lm.model.config import ModelConfig
 from services.tts_lm.model.kv_cache import KvPool, Span
-from services.tts_lm.model.layers import product
+from services.tts_lm.model.matrix import Matrix, product
 from services.tts_lm.model.prompt import SPEAKER, Frame, PromptRow
 from services.tts_lm.model.randomness import frame_uniforms
 from services.tts_lm.model.sampling import Filter, RowSampling, draw, penalise
 from services.tts_lm.model.talker import Talker
 from services.tts_lm.model.text_table import TextTable
 from services.tts_lm.model.weights import ModelWeights
+from services.tts_lm.native.library import Library
 from services.tts_lm.pages import Pages
+from services.tts_lm.prefix import Fill
 from services.tts_lm.scheduler import StepPlan
 from services.tts_lm.sequence import ResolvedSampling, Sequence
 
@@ -46,17 +48,21 @@ class TorchRunner:
         position_count: int,
         max_positions: int,
         deterministic: bool = False,
+        library: Library | None = None,
     ) -> None:
+        """On the compiled kernels of `library`, if given; their rows never tell each other apart."""
         self._config, self._slot_count, self._deterministic = config, slot_count, deterministic
-        self.row_wise = deterministic and not rows_are_equal(weights, slot_count)
+        self.row_wise = deterministic and library is None and not rows_are_equal(weights, slot_count)
         self.page_size = PAGE_SIZE
         self.page_count = position_count // PAGE_SIZE
-        self.talker = Talker(weights, config, max_positions, row_wise=self.row_wise)
-        self.predictor = CodePredictor(weights, config, self.talker, slot_count, row_wise=self.row_wise)
+        self.talker = Talker(weights, config, max_positions, row_wise=self.row_wise, library=library)
+        self.predictor = CodePredictor(
+            weights, config, self.talker, slot_count, row_wise=self.row_wise, library=library
+        )
         self.device = self.talker.device
         # One page more than the sequences can own: idle rows of the deterministic profile write there.
         pool_size = (self.page_count + 1) * PAGE_SIZE
-        self.pool = KvPool(config.talker, pool_size, self.talker.dtype, self.device)
+        self.pool = KvPool(config.talker, pool_size, self.talker.kv_dtype, self.device)
         self._idle = Span(pool_size - 1, 1)
         self.text = TextTable(self.talker, config.text_vocab_size, config.talker.hidden_size, one_by_one=deterministic)
         self._slots = _SlotState(config, slot_count, max_positions, self.device)
@@ -66,31 +72,46 @@ class TorchRunner:
 
     @torch.inference_mode()
     def execute(self, plan: StepPlan) -> list[Frame]:
+        if plan.fills:
+            self._fill(plan.fills)
         sequences = plan.sequences
+        if not sequences:
+            return []
+        for sequence in plan.prefills:
+            self._open_slot(sequence)
+        # What is left of a prompt behind its prefix is often one row: it is read with those that step.
+        prompts = [s for s in plan.prefills if s.position == 0 or s.next_row_count() > 1]
+        stepping = [s for s in sequences if s not in prompts]
         rows = list(range(self._slot_count)) if self._deterministic else [s.slot for s in sequences]
         place = {slot: row for row, slot in enumerate(rows)}
         hidden = torch.zeros(len(rows), self._config.talker.hidden_size, dtype=self.talker.dtype, device=self.device)
-        if plan.prefills:
-            hidden[[place[s.slot] for s in plan.prefills]] = self._prefill(plan.prefills)
-        if plan.steps:
-            stepped = self._step(plan.steps, rows if self._deterministic else [s.slot for s in plan.steps])
+        if prompts:
+            hidden[[place[s.slot] for s in prompts]] = self._prefill(prompts)
+        if stepping:
+            stepped = self._step(stepping, rows if self._deterministic else [s.slot for s in stepping])
             if self._deterministic:
-                keep = [s.slot for s in plan.steps]
+                keep = [s.slot for s in stepping]
                 hidden[keep] = stepped[keep]
             else:
-                hidden[[place[s.slot] for s in plan.steps]] = stepped
+                hidden[[place[s.slot] for s in stepping]] = stepped
         codes = self._frame(hidden, rows, sequences, place)
-        self._slots.codes[rows] = codes
         listed = codes.tolist()  # the one point of a step where the host waits for the device
         return [tuple(listed[place[s.slot]]) for s in sequences]
 
+    def _fill(self, fills: Rows[Fill]) -> None:
+        """Prefixes into their pages; their hidden states are nobody's."""
+        counts = [len(fill.rows) for fill in fills]
+        spans = [page_span(f.pages, n, self.page_size, self.device) for f, n in zip(fills, counts, strict=True)]
+        self._run_prompts([self.embed(fill.rows, fill.vector) for fill in fills], spans, counts)
+
     def _prefill(self, sequences: Rows[Sequence]) -> Tensor:
-        for sequence in sequences:
-            self._open_slot(sequence)
         prompts = [sequence.prompt_rows() for sequence in sequences]
         counts = [len(prompt) for prompt in prompts]
         spans = [self._span(s, n) for s, n in zip(sequences, counts, strict=True)]
         embedded = [self.embed(p, s.speaker_vector) for p, s in zip(prompts, sequences, strict=True)]
+        return self._run_prompts(embedded, spans, counts)
+
+    def _run_prompts(self, embedded: list[Tensor], spans: list[Span], counts: list[int]) -> Tensor:
         if self._deterministic:  # a prompt's own length is the only shape its bits may depend on
             alone = zip(embedded, spans, counts, strict=True)
             return torch.cat([self.talker.prefill(rows, [span], [n], self.pool) for rows, span, n in alone])
@@ -100,12 +121,18 @@ class TorchRunner:
         """Hidden states in the order of `slots`; slots without a sequence read and write the idle position."""
         spans = dict.fromkeys(slots, self._idle)
         positions, texts = dict.fromkeys(slots, 0), dict.fromkeys(slots, self._config.tts_pad)
+        first: dict[int, Tensor] = {}
         for sequence in sequences:
             spans[sequence.slot] = self._span(sequence, 1)
             positions[sequence.slot] = sequence.position
-            texts[sequence.slot] = sequence.next_text()
+            if sequence.prefilled:
+                texts[sequence.slot] = sequence.next_text()
+            else:
+                first[sequence.slot] = self.embed(sequence.prompt_rows(), sequence.speaker_vector)[0]
         frames = self.talker.frame_rows(self._slots.codes[slots])
         rows = frames + self.text.rows(list(texts.values()))
+        if first:
+            rows[[slots.index(slot) for slot in first]] = torch.stack(list(first.values()))
         at = torch.tensor(list(positions.values()), device=self.device)
         return self.talker.step(rows, at, list(spans.values()), self.pool)
 
@@ -121,13 +148,19 @@ class TorchRunner:
         logits = penalise(self.talker.logits(hidden), state.seen[index], state.penalty[index])
         logits = self.talker.forbid(logits, torch.tensor(masked, device=self.device))
         code0 = draw(logits, uniforms[:, 0], talker, batch)
-        state.seen[index, code0] = True
         # A row that just ended has a control id here; its predictor runs on code 0 and nobody looks.
         heard = code0.where(code0 < config.codebook_size, 0)
         frames = self.predictor.predict(
             hidden, heard, lambda codebook, logits: draw(logits, uniforms[:, codebook], predictor, acoustic)
         )
         frames[:, 0] = code0
+        if len(sequences) < len(slots):  # a row that sits out keeps its state
+            own = torch.tensor([place[s.slot] for s in sequences], device=self.device)
+            index, code0, kept = index[own], code0[own], frames[own]
+        else:
+            kept = frames
+        state.seen[index, code0] = True
+        state.codes[index] = kept
         return frames
 
     def _selection(
@@ -162,6 +195,10 @@ class TorchRunner:
     def _open_slot(self, sequence: Sequence) -> None:
         self._sampling[sequence.slot] = sequence.sampling
         self._slots.open(sequence.slot, sequence.sampling, sequence.prompt.resumed)
+        if sequence.copy is not None:
+            copy = sequence.copy
+            target = sequence.pages.numbers[copy.place]
+            self.pool.copy(copy.source * self.page_size, target * self.page_size, copy.row_count)
 
     def _span(self, sequence: Sequence, new_rows: int) -> Span:
         return self._slots.span(sequence.slot, sequence.pages, sequence.position + new_rows, self.page_size)
@@ -238,14 +275,24 @@ class _SlotState:
         return Span(start, length, positions[:length])
 
 
+def page_span(pages: Pages, length: int, page_size: int, device: torch.device) -> Span:
+    """The first `length` positions of these pages, which are no slot's."""
+    start = pages.numbers[0] * page_size
+    if pages.contiguous:
+        return Span(start, length)
+    firsts = torch.tensor(pages.numbers, device=device)[:, None] * page_size
+    positions = (firsts + torch.arange(page_size, device=device)).flatten()
+    return Span(start, length, positions[:length])
+
+
 def rows_are_equal(weights: ModelWeights, row_count: int) -> bool:
     """Whether a fixed batch of `row_count` rows gives a row the same bits at every place and beside every mate.
 
     Measured on the model's own matrices, because libraries treat the last rows of a block, or large batches,
     differently.
     """
-    layers = (weights.talker.layers[0], weights.predictor.layers[0])
-    matrices = [m for layer in layers for m in (layer.qkv, layer.output, layer.gate_up, layer.down)]
+    layers, table = (weights.talker.layers[0], weights.predictor.layers[0]), weights.frame_table
+    matrices: list[Matrix] = [m for layer in layers for m in (layer.qkv, layer.output, layer.gate_up, layer.down)]
     matrices += [weights.codec_head, weights.predictor_heads[0]]
     if weights.predictor_input is not None:
         matrices.append(weights.predictor_input[0])
@@ -257,7 +304,7 @@ def rows_are_equal(weights: ModelWeights, row_count: int) -> bool:
             for place in range(rows):
                 batch = torch.randn(rows, matrix.shape[1], generator=generator)
                 batch[place] = probe
-                seen.append(product(batch.to(matrix.device, matrix.dtype), matrix)[place])
+                seen.append(product(batch.to(table.device, table.dtype), matrix)[place])
             if any(not torch.equal(seen[0], other) for other in seen[1:]):
                 return False
     return True

@@ -15,5 +15,7 @@ class Runner(Protocol):
     page_size: int
 
     def execute(self, plan: StepPlan) -> list[Frame]:
-        """One frame per sequence of the plan, prefills first; every sequence owns the pages it needs."""
+        """One frame per sequence of the plan, prefills first; every sequence has the pages it needs, and prefixes that
+        nobody has computed yet run before those that stand behind them.
+        """
         ...

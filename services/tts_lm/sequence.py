@@ -13,6 +13,8 @@ from common.stream import FinishReason
 from services.tts_lm.guards import RunawayGuard
 from services.tts_lm.model.prompt import Frame, Prompt, PromptRow, Script
 from services.tts_lm.pages import Pages
+from services.tts_lm.playout import Playout
+from services.tts_lm.prefix import Entry, Fill, PageCopy, Prefix
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Terms:
     text_timeout_s: float | None
     reference_behaviour: bool
     end_of_speech: int
+    frame_s: float
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,17 @@ class Sequence:
     sampling: ResolvedSampling
     speaker_vector: tuple[float, ...] | None
     terms: Terms
+    prefix: Prefix | None = None
+    """What runs in a pass of its own before the rest of the prompt; None: the prompt runs whole."""
     pages: Pages = field(default_factory=Pages)
     position: int = 0
-    """Positions that are in the KV cache; 0 before the prefill."""
+    """Positions that are in the KV cache, or will be when the next row is read."""
+    fill: Fill | None = None
+    """The pass that puts the first `position` rows there."""
+    entry: Entry | None = None
+    """Where it is shared with others; pinned."""
+    copy: PageCopy | None = None
+    """Rows that this sequence takes over from a page of `entry` with its first row."""
     end: FinishReason | None = None
     credit: int | None = None
     compute_s: float = 0.0
@@ -84,6 +95,11 @@ class Sequence:
         self._guard = RunawayGuard()
         self._waiting: list[Frame] = []
         self._ramp = 0
+        self._prefilled = False
+        self._frame_at_s: float | None = None
+        self._interval_s = 0.0
+        self.playout = Playout(self.terms.frame_s)
+        self.served_turn = -1  # when it last advanced; the engine's count
 
     @property
     def slot(self) -> int:
@@ -93,7 +109,17 @@ class Sequence:
 
     @property
     def prefilled(self) -> bool:
-        return self.position > 0
+        """Whether the prompt has run."""
+        return self._prefilled
+
+    @property
+    def unheard(self) -> bool:
+        """Whether nothing of it has gone out yet."""
+        return not self.playout.begun
+
+    def lead_s(self, now_s: float) -> float:
+        """How far it is ahead of its listener; 0 when the listener waits."""
+        return self.playout.lead_s(now_s, len(self._waiting))
 
     def lacks_text(self) -> bool:
         """Whether the next row cannot be read because its text is late."""
@@ -118,7 +144,8 @@ class Sequence:
         return self.script.finished and self.script.target_count == 0
 
     def prompt_rows(self) -> tuple[PromptRow, ...]:
-        return self.prompt.rows(self.script)
+        """Rows of the prompt behind its prefix; all of them before `stand_behind`."""
+        return self.prompt.rows(self.script)[self.position :]
 
     def next_row_count(self) -> int:
         """Rows that the next step puts into the KV cache."""
@@ -145,12 +172,42 @@ class Sequence:
         assert read is not None
         return read + len(self.prompt.resumed)
 
+    # Where it begins
+
+    def stand_behind(self, entry: Entry | None, page_size: int) -> None:
+        """Begin behind the prefix: as `entry` holds it, or computed into pages of its own."""
+        assert self.prefix is not None
+        self.position = len(self.prefix.rows)
+        if entry is None:
+            self.fill = Fill(self.prefix.rows, self.prefix.vector, self.pages)
+            return
+        entry.pins += 1
+        self.entry, self.fill = entry, entry.fill
+        shared, rest = divmod(self.position, page_size)
+        self.pages.borrow(entry.fill.pages.numbers[:shared])
+        if rest:
+            self.copy = PageCopy(entry.fill.pages.numbers[shared], shared, rest)
+
+    def step_back(self) -> None:
+        """Undo `stand_behind`, for want of room; its own pages are given back by whoever gave them."""
+        self.position, self.fill, self.copy = 0, None, None
+        self._unpin()
+
+    def _unpin(self) -> None:
+        if self.entry is not None:
+            self.entry.pins -= 1
+            self.entry = None
+
     # What happened
 
     def advance(self, row_count: int) -> None:
         """`row_count` rows went into the KV cache: the prompt, or one step."""
         self._read = self._read_after_next_row()
         self.position += row_count
+        self._prefilled = True
+        self.fill = self.copy = None
+        if not self.pages.borrowed:
+            self._unpin()
 
     def sampled(self, codes: Frame) -> None:
         """The codes that followed; sets `end` when this was the last of them."""
@@ -175,11 +232,26 @@ class Sequence:
         """Tokens of the text that have been read."""
         return self.script.consumed(self._read)
 
-    def take_packet(self, *, pausing: bool) -> Packet | None:
-        """The next message of the packet ramp when it is full, or what there is when the row pauses or has ended."""
+    def take_packet(self, *, pausing: bool, now_s: float = 0.0) -> Packet | None:
+        """The next message of the packet ramp when it is full, and what there is when the row pauses, has ended, or
+        when the listener would have nothing left before the message is full.
+        """
         ramp = self.terms.packet_ramp
-        if not self._waiting or not (pausing or self.end is not None or len(self._waiting) >= ramp[self._ramp]):
+        self._interval_s = 0.0 if self._frame_at_s is None else now_s - self._frame_at_s
+        self._frame_at_s = now_s
+        missing = ramp[self._ramp] - len(self._waiting)
+        if not self._waiting or not (pausing or self.end is not None or missing <= 0 or self._is_late(missing, now_s)):
             return None
         codes, self._waiting = tuple(self._waiting), []
-        self._ramp = min(self._ramp + 1, len(ramp) - 1)
+        if missing <= 0:
+            self._ramp = min(self._ramp + 1, len(ramp) - 1)
+        self.playout.sent(len(codes), now_s)
         return Packet(self.frame_count - len(codes), codes, self.text_token_count())
+
+    def _is_late(self, missing: int, now_s: float) -> bool:
+        """Whether the listener runs dry within half a frame of the moment at which the packet will be full."""
+        return self.playout.begun and self.playout.lead_s(now_s) < missing * self._interval_s + self.terms.frame_s / 2
+
+    def leave(self) -> None:
+        """It is over: let go of what it shared."""
+        self._unpin()

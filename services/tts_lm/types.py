@@ -22,7 +22,9 @@ class EngineOptions:
 
     `dtype` "auto" is float32 on CPU and bfloat16 on CUDA. `deterministic` fixes the batch shape, so that whoever
     else is served never changes a code. `kv_positions` is the whole KV pool, shared by all slots; `max_positions`
-    bounds one sequence (prompt and frames). `None` chooses from the checkpoint and `slot_count`.
+    bounds one sequence (prompt and frames). `None` chooses from the checkpoint and `slot_count`. `prefix_positions` of
+    the pool may keep prompts that begin alike (`None`: a quarter). An utterance that is `lead_ceiling_s` ahead of its
+    listener sits out while others need the step.
     """
 
     model: str
@@ -36,6 +38,8 @@ class EngineOptions:
     unread_frame_limit: int = 512
     thread_count: int | None = None
     local_files_only: bool = False
+    prefix_positions: int | None = None
+    lead_ceiling_s: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,9 @@ class UtteranceRequest:
 
 @dataclass(frozen=True)
 class Started:
-    """The utterance has a slot. `seed` repeats it exactly."""
+    """The utterance has a slot. `seed` repeats it exactly. `prefix_cache_hit`: the beginning of its prompt was there
+    already when it came.
+    """
 
     seed: int
     prefix_cache_hit: bool

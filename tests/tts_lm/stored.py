@@ -82,7 +82,7 @@ def sequence(model: Model, case: Case, index: int, stored: dict[str, np.ndarray]
     script = Script(config, reference)
     script.feed(model.tokenizer.target(line.text))
     script.finish()
-    terms = Terms(case.frames, 1024, None, 10_000, (1,), None, True, config.codec.eos)
+    terms = Terms(case.frames, 1024, None, 10_000, (1,), None, True, config.codec.eos, 1 / config.frame_rate_hz)
     return Sequence(Lease(slot, 1), prompt, script, GREEDY, vector, terms)
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from cli.checkpoint.random import write_random
 from common.errors import InvalidRequest, MeshError, NotReady, OutOfOrder, Overloaded
+from common.observer import NOBODY
 from common.stream import FinishReason
 from services.tts_lm.engine import (
     Ended,
@@ -101,7 +102,7 @@ async def test_ten_thousand_utterances_leave_nothing_behind(smallest: Path) -> N
         assert grown < 8 * 2**20  # an utterance that left 1 kB behind would show as 8 MB
 
 
-class Steps:
+class Steps(type(NOBODY)):  # type: ignore[misc]
     """Seconds of every step, and the memory of the process beside them."""
 
     def __init__(self) -> None:
@@ -157,7 +158,7 @@ class Failing:
         self.steps = 0
 
     def execute(self, plan: StepPlan) -> list[tuple[int, ...]]:
-        self.steps += 1
+        self.steps += bool(plan.sequences)
         if self.steps == 3:
             raise RuntimeError("device-side assert")
         return [(1,) * 16 for _ in plan.sequences]

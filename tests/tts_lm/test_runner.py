@@ -88,6 +88,28 @@ def test_computing_rows_alone_is_the_same_profile(model: Model) -> None:
         assert spoken[-1] == [frame for frame in expected if frame[0] != model.config.codec.eos]
 
 
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_a_row_that_sits_out_keeps_what_it_last_said(model: Model, deterministic: bool) -> None:
+    """Found when the scheduler began to let rows wait: idle rows of a fixed batch wrote their codes over the last ones
+    of whoever sat out, so late text changed speech beside others in the deterministic profile."""
+    runner = model.runner(slot_count=2, deterministic=deterministic)
+    text = "Good morning, how are you?"
+    expected = run(runner, line(model, 0, text))
+    mine, other = line(model, 0, text), line(model, 1, "Hello world. Yes.", seed=9)
+    frames, allocator = [], PageAllocator(runner.page_count, runner.page_size)
+    while mine.end is None:
+        for one in (mine, other, other):
+            if one.end is None:
+                rows = one.next_row_count()
+                allocator.grow(one.pages, one.position + rows)
+                plan = StepPlan(steps=(one,)) if one.prefilled else StepPlan(prefills=(one,))
+                codes = runner.execute(plan)[0]
+                one.advance(rows)
+                one.sampled(codes)
+                frames += [codes] if one is mine else []
+    assert frames == expected
+
+
 def test_a_slot_carries_nothing_to_its_next_tenant(model: Model) -> None:
     runner = model.runner(slot_count=1)
     fresh = run(runner, line(model, 0, "Yes."))

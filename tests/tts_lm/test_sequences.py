@@ -14,12 +14,13 @@ from common.stream import FinishReason
 from services.tts_lm.guards import Limits, RunawayGuard
 from services.tts_lm.model.prompt import Prompt, PromptRow, Script
 from services.tts_lm.pages import PageAllocator, Pages
-from services.tts_lm.scheduler import plan_step
+from services.tts_lm.scheduler import Policy, plan_step
 from services.tts_lm.sequence import Sequence, Terms
 from tests.tts_lm.stored import GREEDY
 
 EOS = 9
-TERMS = Terms(1000, 4096, None, 512, (1,), None, False, EOS)
+FRAME_S = 0.08
+TERMS = Terms(1000, 4096, None, 512, (1,), None, False, EOS, FRAME_S)
 
 
 class Ids:
@@ -86,10 +87,10 @@ def test_a_plan_holds_each_ready_sequence_at_most_once(given_rows: list[tuple[bo
         if prefilled:
             spoken(s)
 
-    plan = plan_step(ready, budget)
+    plan = plan_step(ready, policy=Policy(prefill_rows=budget))
 
     assert len(set(map(id, plan.sequences))) == len(plan.sequences)
-    assert list(plan.steps) == [s for s in ready if s.prefilled]
+    assert list(plan.steps) == [s for s in ready if s.prefilled]  # nobody has been heard yet
     assert all(not s.prefilled for s in plan.prefills)
     rows = [s.next_row_count() for s in plan.prefills]
     assert sum(rows[1:]) + (rows[0] if rows else 0) <= max(budget, rows[0] if rows else 0)

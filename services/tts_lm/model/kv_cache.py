@@ -40,9 +40,18 @@ class KvPool:
         self._group = block.head_count // block.kv_head_count
         self.device = device
 
+    @property
+    def memory(self) -> Tensor:
+        """All of it, for kernels that read it in place."""
+        return self._memory
+
     @staticmethod
     def bytes_per_position(block: BlockConfig, dtype: torch.dtype) -> int:
         return block.layer_count * 2 * block.kv_head_count * block.head_size * dtype.itemsize
+
+    def copy(self, source: int, target: int, count: int) -> None:
+        """Keys and values of `count` positions from `source` on, to `target` and on."""
+        self._memory[:, :, target : target + count] = self._memory[:, :, source : source + count]
 
     def step(self, spans: Sequence[Span]) -> _StepAttention:
         """Attention for one new row per sequence: row i is the last position of spans[i]."""
