@@ -1,0 +1,221 @@
+"""What mini promises, asked of a running mesh: `python -m tools.mini_voice.promises --gateway HOST:PORT`.
+
+understood  held-out sentences, streamed word by word and given at once: recognised, beside the synthesiser; cepstral
+            distance to it; words skipped or repeated; first packet and real-time factor, one answer at a time
+at once     four answers at a time on a playback clock
+stops       sentences of 2 to 40 words: each ends by itself, about as long as the synthesiser takes
+paragraphs  of a minute and more: words skipped or repeated in the first and in the second half, and the end
+
+Refuses to know the model: everything goes through `SpeechService.Synthesize`. Needs the `train` extra and espeak-ng.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import numpy as np
+from voicemesh.gateway.v1 import gateway_pb2, gateway_pb2_grpc
+from voicemesh.stream.v1 import stream_pb2
+
+from bench.playback import Packet, play
+from bench.report import Report
+from tools.mini_voice import features
+from tools.mini_voice.distance import mel_cepstral_distance
+from tools.mini_voice.lexicon import installed_lexicon
+from tools.mini_voice.recognise import Identifier
+from tools.mini_voice.speech_data import padded
+from tools.mini_voice.synthesiser import SAMPLE_RATE_HZ, synthesiser
+from tools.mini_voice.text import Writer, evaluation_sentences
+from tools.mini_voice.voices import VOICES, VoiceRecipe
+from tools.regress.words import walk
+
+PREBUFFER_S = 0.1
+SEED = 0
+STOP_SEED = 90210
+PARAGRAPH_SEED = 31337
+PARAGRAPH_S = 60.0
+_WORDS_A_MINUTE = 140
+_LENGTHS = (0.7, 1.4)  # beside the synthesiser: outside, something was left out or went on
+Stub: Any = gateway_pb2_grpc.SpeechServiceStub
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One utterance as it was heard."""
+
+    packets: tuple[Packet, ...]
+    reason: str
+
+    @property
+    def samples(self) -> features.Array:
+        pcm = b"".join(packet.pcm for packet in self.packets)
+        return np.frombuffer(pcm, "<i2").astype(np.float32) / np.float32(32768)
+
+
+async def ask(channel: grpc.aio.Channel, text: str, voice: str, *, by_word: bool) -> Answer:
+    """Speak `text`, given at once or word by word. Packets are timed from the first text."""
+    call = Stub(channel).Synthesize()
+    request = gateway_pb2.SynthesizeRequest(start=gateway_pb2.SynthesizeStart())
+    speech = request.start.speech
+    speech.voice.name, speech.language, speech.sampling.seed = voice, "english", SEED
+    await call.write(request)
+    words = text.split(" ")
+    pieces = [words[0], *(f" {word}" for word in words[1:])] if by_word else [text]
+    began_s, packets, reason = time.perf_counter(), [], "LOST"
+
+    async def tell() -> None:
+        for piece in pieces:
+            await call.write(gateway_pb2.SynthesizeRequest(text=piece))
+        await call.write(gateway_pb2.SynthesizeRequest(flush=stream_pb2.Flush()))
+        await call.done_writing()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(tell())
+        while (response := await call.read()) is not grpc.aio.EOF:
+            if response.HasField("audio"):
+                packets.append(Packet(time.perf_counter() - began_s, response.audio.payload))
+            elif response.HasField("ended"):
+                reason = stream_pb2.FinishReason.Name(response.ended.reason).removeprefix("FINISH_REASON_")
+    return Answer(tuple(packets), reason)
+
+
+async def ask_all(
+    channel: grpc.aio.Channel, texts: Sequence[str], voices: Sequence[str], *, at_once: int, by_word: bool = True
+) -> list[Answer]:
+    """Every text, so many at a time."""
+    gate = asyncio.Semaphore(at_once)
+
+    async def one(text: str, voice: str) -> Answer:
+        async with gate:
+            return await ask(channel, text, voice, by_word=by_word)
+
+    return list(await asyncio.gather(*map(one, texts, voices)))
+
+
+async def understood(report: Report, channel: grpc.aio.Channel, count: int) -> None:
+    """The held-out sentences in every voice, both ways of giving the text."""
+    sentences = evaluation_sentences(count)
+    identifier = Identifier(sentences)
+    for voice in VOICES:
+        spoken = [_spoken(sentence, voice) for sentence in sentences]
+        report.value("understood", _right(identifier, spoken), voice=voice.name, source="synthesiser")
+        for source, by_word in (("by word", True), ("at once", False)):
+            where = {"voice": voice.name, "source": source}
+            answers = await ask_all(channel, sentences, [voice.name] * count, at_once=1, by_word=by_word)
+            sounds = [answer.samples for answer in answers]
+            report.value("understood", _right(identifier, sounds), **where)
+            report.value("ended_by_itself", sum(answer.reason == "COMPLETED" for answer in answers), **where)
+            distances = [mel_cepstral_distance(a, b) for a, b in zip(spoken, sounds, strict=True) if len(b)]
+            report.add("distance_db", distances, **where)
+            walks = [walk(text, sound, SAMPLE_RATE_HZ) for text, sound in zip(sentences, sounds, strict=True)]
+            known = [found for found in walks if found is not None]
+            report.value("walked", len(known), **where)
+            report.value("walked_whole", sum(not (found.skipped or found.repeated) for found in known), **where)
+            _tell_time(report, answers, **where)
+
+
+async def at_once(report: Report, channel: grpc.aio.Channel, count: int) -> None:
+    """Four answers at a time: nobody's playback may run dry."""
+    sentences = evaluation_sentences(count)
+    voices = [VOICES[i % len(VOICES)].name for i in range(count)]
+    _tell_time(report, await ask_all(channel, sentences, voices, at_once=4), source="four at once")
+
+
+async def stops(report: Report, channel: grpc.aio.Channel, count: int) -> None:
+    """Sentences that nobody chose."""
+    texts = stop_sentences(count)
+    voices = [VOICES[i % len(VOICES)] for i in range(count)]
+    answers = await ask_all(channel, texts, [voice.name for voice in voices], at_once=4)
+    ratios = [
+        len(answer.samples) / len(_spoken(text, voice))
+        for text, voice, answer in zip(texts, voices, answers, strict=True)
+    ]
+    report.value("sentences", count, source="stops")
+    report.value("ended_by_itself", sum(answer.reason == "COMPLETED" for answer in answers), source="stops")
+    report.value("too_short", sum(ratio < _LENGTHS[0] for ratio in ratios), source="stops")
+    report.value("too_long", sum(ratio > _LENGTHS[1] for ratio in ratios), source="stops")
+    report.add("length_ratio", ratios, source="stops")
+
+
+async def paragraphs(report: Report, channel: grpc.aio.Channel, count: int) -> None:
+    """As one utterance each."""
+    texts = paragraph_texts(count)
+    voices = [VOICES[i % len(VOICES)] for i in range(count)]
+    answers = await ask_all(channel, texts, [voice.name for voice in voices], at_once=2)
+    report.value("paragraphs", count, source="paragraphs")
+    report.value("ended_by_itself", sum(answer.reason == "COMPLETED" for answer in answers), source="paragraphs")
+    report.add("audio_s", [len(answer.samples) / SAMPLE_RATE_HZ for answer in answers], source="paragraphs")
+    ratios = [len(a.samples) / len(_spoken(t, v)) for t, v, a in zip(texts, voices, answers, strict=True)]
+    report.add("length_ratio", ratios, source="paragraphs")
+    walks = [walk(text, answer.samples, SAMPLE_RATE_HZ) for text, answer in zip(texts, answers, strict=True)]
+    shares = [(found.skipped + found.repeated) / found.total for found in walks if found is not None]
+    report.add("words_wrong_share", shares, source="paragraphs")
+
+
+def stop_sentences(count: int) -> list[str]:
+    """2 to 40 words each, all lengths alike; of words that predict nothing, so none was ever said before."""
+    writer, chance = Writer(STOP_SEED, installed_lexicon()), random.Random(STOP_SEED)
+    return [writer.word_string(chance.randrange(2, 41)) for _ in range(count)]
+
+
+def paragraph_texts(count: int) -> list[str]:
+    """Each a minute and more at the synthesiser's pace."""
+    writer, found = Writer(PARAGRAPH_SEED, installed_lexicon()), []
+    for _ in range(count):
+        sentences: list[str] = []
+        while sum(len(sentence.split()) for sentence in sentences) < 1.1 * _WORDS_A_MINUTE * PARAGRAPH_S / 60:
+            sentence = writer.pattern()
+            if not any(character.isdigit() for character in sentence):
+                sentences.append(sentence)
+        found.append(" ".join(sentences))
+    return found
+
+
+def _tell_time(report: Report, answers: Iterable[Answer], **where: str) -> None:
+    heard = [play(answer.packets, SAMPLE_RATE_HZ, PREBUFFER_S) for answer in answers if answer.packets]
+    report.add("first_packet_s", [each.first_byte_s for each in heard], **where)
+    report.add("rtf", [each.rtf for each in heard], **where)
+    report.value("underruns", sum(each.underruns for each in heard), **where)
+
+
+def _spoken(text: str, voice: VoiceRecipe) -> features.Array:
+    return padded(synthesiser().speak(text, voice)).ravel()
+
+
+def _right(identifier: Identifier, sounds: Sequence[features.Array]) -> int:
+    return sum(identifier.identify(sound, SAMPLE_RATE_HZ) == index for index, sound in enumerate(sounds))
+
+
+PARTS = {"understood": understood, "at once": at_once, "stops": stops, "paragraphs": paragraphs}
+COUNTS = {"understood": 100, "at once": 40, "stops": 1000, "paragraphs": 20}
+
+
+async def _run(arguments: argparse.Namespace) -> None:
+    report = Report("mini", {"prebuffer_s": PREBUFFER_S, "seed": SEED, "share": arguments.share})
+    async with grpc.aio.insecure_channel(arguments.gateway) as channel:
+        await ask(channel, "One before the first.", VOICES[0].name, by_word=False)
+        for part in arguments.part or PARTS:
+            await PARTS[part](report, channel, max(1, round(COUNTS[part] * arguments.share)))
+            print(f"{part} is done", flush=True)
+    print(report.write())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="tools.mini_voice.promises", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--gateway", default="127.0.0.1:50050")
+    parser.add_argument("--part", action="append", choices=PARTS, help="only this; may be given again")
+    parser.add_argument("--share", type=float, default=1.0, help="of the sentences (default: all)")
+    asyncio.run(_run(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
