@@ -18,7 +18,10 @@ from services.gateway.audio_files import FORMATS
 STOCK_MODELS = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
 """What its clients ask for when nobody told them better; answered by the model that is here."""
 DEFAULT_VOICE = "default"
-_FIELDS = ("model", "input", "voice", "instructions", "response_format", "speed", "stream_format", "seed", "language")
+_FIELDS = (
+    *("model", "input", "voice", "instructions", "response_format", "speed", "stream_format"),
+    *("seed", "language", "speakable_filter"),
+)
 _STATUS = {
     "INVALID_ARGUMENT": 400,
     "FAILED_PRECONDITION": 400,
@@ -86,6 +89,7 @@ def speech_request(body: Any, house: House) -> SpeechRequest:
     )
     if "seed" in given:
         start.speech.sampling.seed = _seed(given["seed"])
+    start.speakable_filter = _switch(given, "speakable_filter")
     return SpeechRequest(text, form, stream_format == "sse", start)
 
 
@@ -163,6 +167,13 @@ def _text(given: dict[str, Any], name: str, longest: int, required: bool = False
         value.encode()
     except UnicodeEncodeError:
         raise Refused(f"'{name}' holds half of a surrogate pair, which is no text.", name) from None
+    return value
+
+
+def _switch(given: dict[str, Any], name: str) -> bool:
+    value = given.get(name, False)
+    if not isinstance(value, bool):
+        raise Refused(f"'{name}' must be true or false.", name, "invalid_type")
     return value
 
 

@@ -41,6 +41,7 @@ _START = {
     "max_lead_frames": int,
     "text_timeout_s": (int, float),
     "paced": bool,
+    "speakable_filter": bool,
 }
 _CLOSE_POLICY, _CLOSE_INTERNAL = 1008, 1011
 
@@ -158,6 +159,7 @@ def _start(message: dict[str, Any], house: House) -> gateway_pb2.SynthesizeStart
     form.encoding = _ENCODINGS[given.get("format", "pcm")]
     start.format.CopyFrom(form)
     start.paced = given.get("paced", False)
+    start.speakable_filter = given.get("speakable_filter", False)
     return start
 
 

@@ -31,6 +31,7 @@ from services.gateway.decoder import Decoder
 from services.gateway.pace import Pace
 from services.gateway.script import Script
 from services.gateway.search import Patience
+from services.gateway.speakable import SpeakableText
 from services.gateway.talker import Talker
 
 
@@ -85,8 +86,6 @@ class SpeechUtterance:
         trace: TraceParent = ("", ""),
         milestone: Callable[[Milestone], None] = lambda milestone: None,
     ) -> None:
-        if request.speakable_filter:
-            raise InvalidRequest("This gateway does not leave out what cannot be spoken.", reason="UNSUPPORTED")
         for count in ("max_frames", "max_lead_frames"):
             if getattr(request.speech, count) < 0:
                 raise InvalidRequest(f"{count} counts frames and cannot be negative.", field=count)
@@ -107,6 +106,7 @@ class SpeechUtterance:
         )
         self._decoder = Decoder(stages, session_id, epoch, decode, terms.patience, self, self._leave)
         self._pace = Pace(request.format, terms.paced_lead_s) if request.paced else None
+        self._speakable = SpeakableText() if request.speakable_filter else None
         self._milestone = milestone
         self._events: deque[Event] = deque()  # as many as frames may be made and not taken: bounded by the credit
         self._news = asyncio.Event()
@@ -124,7 +124,7 @@ class SpeechUtterance:
     def feed(self, text: str) -> None:
         """More text."""
         if not self._is_over:
-            self._talker.feed(text)
+            self._talker.feed(text if self._speakable is None else self._speakable.feed(text))
 
     def boundary(self) -> None:
         """What was said so far is a whole: speak it to its end, and what follows as the next."""
@@ -133,8 +133,11 @@ class SpeechUtterance:
 
     def flush(self) -> None:
         """The text is complete."""
-        if not self._is_over:
-            self._talker.flush()
+        if self._is_over:
+            return
+        if self._speakable is not None:
+            self._talker.feed(self._speakable.flush())
+        self._talker.flush()
 
     def credit(self, frames: int) -> None:
         """The caller allows so many frames more."""
@@ -234,6 +237,8 @@ class SpeechUtterance:
         """The talker made frames."""
         if self._passed_on == 0:
             self._milestone(Milestone.TTS_FIRST_FRAME)
+        if self._speakable is not None:
+            text_offset = self._speakable.original(text_offset)
         self._offsets.append((self._passed_on, text_offset))
         self._passed_on += frame_count
         self._decoder.frames(codes, frame_count)

@@ -8,11 +8,13 @@
         say(piece.text)
 
 The transcript keeps the original; `OffsetMap` tells how far in it one is who has heard so much of what was spoken.
+`SpeakableText` is both, for strings.
 """
 
 from services.gateway.speakable.filter import MarkupFilter
 from services.gateway.speakable.pieces import OffsetMap, Piece
+from services.gateway.speakable.text import SpeakableText
 
 SpeakableFilter = MarkupFilter
 
-__all__ = ["OffsetMap", "Piece", "SpeakableFilter"]
+__all__ = ["OffsetMap", "Piece", "SpeakableFilter", "SpeakableText"]

@@ -61,11 +61,6 @@ class MarkupFilter:
         }
         self._line_handlers = {"-": self._dash, "+": self._plus, "=": self._equals, ":": self._colon}
 
-    @property
-    def original_length(self) -> int:
-        """How many characters were fed."""
-        return self._offset + len(self._held)
-
     def feed(self, delta: str) -> tuple[Piece, ...]:
         """More text; returns what of it can be spoken, in order."""
         return self._scan(delta, False)

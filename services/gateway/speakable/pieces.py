@@ -33,7 +33,6 @@ class OffsetMap:
         self._spoken_ends: list[int] = []
         self._original_ends: list[int] = []
         self._is_verbatim: list[bool] = []
-        self._original_length: int | None = None
 
     def add(self, pieces: Iterable[Piece]) -> str:
         """More was spoken; returns its text."""
@@ -42,15 +41,10 @@ class OffsetMap:
             self._add(piece)
         return "".join(piece.text for piece in told)
 
-    def close(self, original_length: int) -> None:
-        """Nothing more will be spoken of an original of that length: its end counts as read with the last word."""
-        self._original_length = original_length
-
     def original(self, spoken: int) -> int:
         """How far in the original one is who has read so many spoken characters. Never falls as `spoken` rises. Of what
-        stands for its range as a whole nothing counts as read before all of it is."""
-        if spoken >= self.spoken_length and self._original_length is not None:
-            return self._original_length
+        stands for its range as a whole nothing counts as read before all of it is; what was left out counts with the
+        next that is spoken."""
         place = bisect_left(self._spoken_ends, spoken)
         if place == len(self._spoken_ends):
             return self._original_ends[-1] if self._original_ends else 0
