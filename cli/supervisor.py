@@ -33,12 +33,19 @@ _LINE_LIMIT_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class ChildSpec:
-    """One service: `python ARGUMENT…`, which prints one JSON line with "service" when it is READY."""
+    """One process: `python ARGUMENT…`, which prints one JSON line with "service" for each of its services when that is
+    READY. `services` is [name] unless it has several."""
 
     name: str
     arguments: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
     drains_first: bool = False
+    services: tuple[str, ...] = ()
+
+    @property
+    def announces(self) -> tuple[str, ...]:
+        """The services whose READY lines it prints."""
+        return self.services or (self.name,)
 
 
 class Backoff:
@@ -67,7 +74,8 @@ class _Child:
         self.ended = asyncio.Event()
         self._stopping, self._on_ready = stopping, on_ready
         self._process: asyncio.subprocess.Process | None = None
-        self._announced = False
+        self._announced: set[str] = set()
+        self._ready: set[str] = set()
         self._ready_at: float | None = None
 
     async def keep(self) -> None:
@@ -89,6 +97,7 @@ class _Child:
 
     async def _run_once(self) -> int:
         self._ready_at = None
+        self._ready.clear()
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -113,21 +122,25 @@ class _Child:
     async def _relay(self, stdout: asyncio.StreamReader) -> None:
         begin = time.monotonic()
         async for line in _lines(stdout):
-            ready = _ready_line(line, self.spec.name)
+            ready = _ready_line(line, self.spec.announces)
             if ready is None:
                 sys.stderr.buffer.write(line)
                 sys.stderr.flush()
                 continue
-            self._ready_at = time.monotonic()
-            if not self._announced:
-                self._announced = True
+            name = str(ready["service"])
+            self._ready.add(name)
+            if len(self._ready) == len(self.spec.announces):
+                self._ready_at = time.monotonic()
+            if name not in self._announced:
+                self._announced.add(name)
                 _print_line(line)
-                self._on_ready(self.spec.name)
+                self._on_ready(name)
             else:
-                say(f"{self.spec.name} is READY again at {ready.get('address')}, after {self._ready_at - begin:.1f} s.")
+                took_s = time.monotonic() - begin
+                say(f"{name} is READY again at {ready.get('address')}, after {took_s:.1f} s.")
 
     async def _pause(self, code: int, backoff: Backoff) -> None:
-        if not self._announced and code >= 0:
+        if len(self._announced) < len(self.spec.announces) and code >= 0:
             raise StartFailed(f"{self.spec.name} could not start (exit code {code}); its reason stands above.")
         ready_for_s = time.monotonic() - self._ready_at if self._ready_at is not None else 0.0
         wait_s = backoff.after(ready_for_s)
@@ -138,7 +151,8 @@ class _Child:
 
 async def supervise(specs: Sequence[ChildSpec], drain_deadline_s: float, welcome: str | None = None) -> int:
     """Run all children until a signal (0) or a failed start (1); `welcome` is said once all have been READY."""
-    stopping, signals, waited_for = asyncio.Event(), _Signals(), {spec.name for spec in specs}
+    stopping, signals, waited_for = asyncio.Event(), _Signals(), set[str]()
+    waited_for.update(name for spec in specs for name in spec.announces)
 
     def on_ready(name: str) -> None:
         waited_for.discard(name)
@@ -234,13 +248,13 @@ async def _lines(stdout: asyncio.StreamReader) -> AsyncIterator[bytes]:
         yield line
 
 
-def _ready_line(line: bytes, name: str) -> dict[str, object] | None:
+def _ready_line(line: bytes, names: Sequence[str]) -> dict[str, object] | None:
     """The READY message in a line, or None when the line is something else."""
     try:
         message = json.loads(line)
     except ValueError:
         return None
-    return message if isinstance(message, dict) and message.get("service") == name else None
+    return message if isinstance(message, dict) and message.get("service") in names else None
 
 
 def _print_line(line: bytes) -> None:

@@ -20,6 +20,7 @@ from cli.errors import CommandError, UsageError
 
 if TYPE_CHECKING:
     from cli.ports import Wanted
+    from cli.supervisor import ChildSpec
     from common.config import ServiceConfig
 
 SERVICES = ("gateway", "brain", "tts_lm", "codec")
@@ -71,6 +72,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("--device", help="cpu or cuda, of talker and codec")
     parser.add_argument("--dtype", help="of the talker: auto, float32 or bfloat16")
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument(
+        "--speech-processes",
+        type=int,
+        choices=(1, 2),
+        help="talker and codec in one process or in two (default: one on a GPU, where they share its context)",
+    )
     parser.add_argument("--ports", choices=("default", "free"), default="default", help="free: any that are not taken")
     parser.set_defaults(run=run_serve)
 
@@ -86,7 +93,7 @@ def run_serve(args: argparse.Namespace) -> int:
         plans = [_on_free_ports(each) for each in plans]
     else:
         refuse_taken([wanted for each in plans for wanted in wanted_ports(each)])
-    return _supervise(plans) if args.what in GROUPS else _become(plans[0])
+    return _supervise(plans, processes(plans, args.speech_processes)) if args.what in GROUPS else _become(plans[0])
 
 
 def plan(service: str, flags: Sequence[str]) -> Plan:
@@ -167,15 +174,32 @@ def _become(each: Plan) -> NoReturn:
     os.execv(sys.executable, [sys.executable, *each.arguments])
 
 
-def _supervise(plans: Sequence[Plan]) -> int:
-    from cli.supervisor import ChildSpec, supervise
+def processes(plans: Sequence[Plan], speech_processes: int | None = None) -> list[tuple[Plan, ...]]:
+    """Which services share a process; unless told, talker and codec do where both are on a GPU."""
+    speech = tuple(each for each in plans if each.service in GROUPS["speech"])
+    on_gpu = all(str(each.config.model_dump()["device"]).startswith("cuda") for each in speech)
+    together = speech_processes == 1 or (speech_processes is None and on_gpu)
+    return [speech, *((each,) for each in plans if each not in speech)] if together else [(each,) for each in plans]
+
+
+def _child(members: tuple[Plan, ...], addresses: Mapping[str, str]) -> ChildSpec:
+    from cli.supervisor import ChildSpec
+
+    if len(members) == 1:
+        (each,) = members
+        return ChildSpec(each.service, each.arguments, addresses, drains_first=each.service == "gateway")
+    talker, codec = members
+    arguments = ("-m", "cli.speech", *talker.flags, "--", *codec.flags)
+    return ChildSpec("speech", arguments, addresses, services=tuple(each.service for each in members))
+
+
+def _supervise(plans: Sequence[Plan], groups: Sequence[tuple[Plan, ...]]) -> int:
+    from cli.supervisor import supervise
 
     addresses = {
         Target(each.service, ()).variable: f"{_dialled(each.config.host)}:{each.config.port}" for each in plans
     }
-    specs = [
-        ChildSpec(each.service, each.arguments, addresses, drains_first=each.service == "gateway") for each in plans
-    ]
+    specs = [_child(members, addresses) for members in groups]
     deadline_s = max(each.config.drain_deadline_s for each in plans) + _KILL_GRACE_S
     return asyncio.run(supervise(specs, deadline_s, welcome(addresses)))
 

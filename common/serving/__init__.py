@@ -18,7 +18,7 @@ import os
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 from common.serving.calls import draining_error
-from common.serving.run import Part, announce, run_service
+from common.serving.run import Build, Part, announce, run_service, run_services
 from common.serving.server import PortTaken, Server
 
-__all__ = ["Part", "PortTaken", "Server", "announce", "draining_error", "run_service"]
+__all__ = ["Build", "Part", "PortTaken", "Server", "announce", "draining_error", "run_service", "run_services"]

@@ -1,4 +1,4 @@
-"""A service as a process: from configuration to READY to a clean end."""
+"""A service as a process, or several in one: from configuration to READY to a clean end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Protocol
 
@@ -28,20 +28,34 @@ class Part(Protocol):
         """Let go of everything; also called when `start` failed or was cut short."""
 
 
-def run_service(config: ServiceConfig, build: Callable[[Server], Part]) -> int:
+Build = Callable[[Server], Part]
+
+
+def run_service(config: ServiceConfig, build: Build) -> int:
     """Run until SIGTERM or SIGINT; the exit code is 0 after a clean end, 1 when it could not start or broke.
 
     `build` makes the engine, adds its servicers to the server and returns it. The port is taken first, so that a taken
     one is told at once; calls are answered NOT_READY until the engine has started; then one line on standard output
     says READY. The first signal drains, a second one ends what still runs.
     """
-    configure_logging(config.service, config.log_level)
+    return run_services([(config, build)])
+
+
+def run_services(members: Sequence[tuple[ServiceConfig, Build]]) -> int:
+    """The same for several services that share this process, each with its own port, READY line and health; when one
+    of them cannot start or breaks, all end."""
+    configure_logging("+".join(config.service for config, _ in members), members[0][0].log_level)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_run(config, build))
+        return runner.run(_run_all(members))
 
 
-async def _run(config: ServiceConfig, build: Callable[[Server], Part]) -> int:
+async def _run_all(members: Sequence[tuple[ServiceConfig, Build]]) -> int:
     signals = _Signals()
+    codes = await asyncio.gather(*(_run(config, build, signals) for config, build in members))
+    return max(codes)
+
+
+async def _run(config: ServiceConfig, build: Build, signals: _Signals) -> int:
     config.log_once()
     try:
         async with AsyncExitStack() as last:
@@ -52,11 +66,13 @@ async def _run(config: ServiceConfig, build: Callable[[Server], Part]) -> int:
             last.push_async_callback(part.close)
             last.push_async_callback(server.stop)
             await server.start()
-            return await _serve(server, part, signals)
+            if await _serve(server, part, signals):
+                return 0
     except (PortTaken, MeshError) as error:
-        logger.critical("cannot serve", extra={"why": str(error)})
+        logger.critical("cannot serve", extra={"why": str(error), "part": config.service})
     except Exception:
         logger.critical("cannot serve", exc_info=True)
+    signals.first.set()
     return 1
 
 
@@ -69,19 +85,19 @@ def _telemetry(config: ServiceConfig) -> Telemetry:
         raise PortTaken(f"Port {settings.metrics_port} for metrics on {settings.metrics_host}: {why}.") from None
 
 
-async def _serve(server: Server, part: Part, signals: _Signals) -> int:
-    """From the engine's start to the last call. Raises what the engine's start raises."""
+async def _serve(server: Server, part: Part, signals: _Signals) -> bool:
+    """From the engine's start to the last call; False when it broke. Raises what the engine's start raises."""
     await _first_of(part.start(), signals.first.wait())
     if signals.first.is_set():
-        return 0
+        return True
     await server.set_ready(True)
     announce(server)
     await _first_of(signals.first.wait(), server.failed.wait())
     if server.failed.is_set():
         await server.drain(0)
-        return 1
+        return False
     await _first_of(server.drain(server.config.drain_deadline_s), signals.second.wait())
-    return 0
+    return True
 
 
 def announce(server: Server) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import sys
 
 from common.config import load_or_exit
-from common.serving import Server, run_service
+from common.serving import Build, Server, run_service
 from common.voice_store import VoiceStore
 from services.tts_lm.config import TtsLmConfig
 from services.tts_lm.server import register
 from services.tts_lm.types import Engine
 
 
-def main() -> int:
-    config = load_or_exit(TtsLmConfig)
+def builder(config: TtsLmConfig) -> Build:
+    """What makes the engine and serves it."""
 
     def build(server: Server) -> Engine:
         from services.tts_lm.load import create_engine  # torch, not before the configuration is known to be right
@@ -22,7 +22,12 @@ def main() -> int:
         register(server, engine, config, VoiceStore(config.voice_store))
         return engine
 
-    return run_service(config, build)
+    return build
+
+
+def main() -> int:
+    config = load_or_exit(TtsLmConfig)
+    return run_service(config, builder(config))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 
 from cli import default_model
 from cli.checkpoint.random import write_random
-from cli.commands.serve import plan, wanted_ports, welcome
+from cli.commands.serve import plan, processes, wanted_ports, welcome
 from cli.errors import CommandError
 from cli.ports import free_ports, is_free
 from tests.cli.commands import started, voicemesh
@@ -92,6 +92,23 @@ def test_flags_stand_over_the_environment_and_the_environment_over_the_file(tmp_
     gateway = {wanted.purpose: wanted.port for wanted in wanted_ports(plan("gateway", ["--http-port", "1004"]))}
     assert gateway == {"gateway": 50050, "metrics of gateway": 51050, "HTTP of gateway": 1004}
     assert len(wanted_ports(plan("gateway", ["--no-http", "--no-metrics"]))) == 1
+
+
+@pytest.mark.parametrize(
+    ("devices", "wanted", "sizes"),
+    [
+        (("cpu", "cpu"), None, [1, 1, 1]),
+        (("cuda", "cuda:0"), None, [2, 1]),
+        (("cuda", "cpu"), None, [1, 1, 1]),
+        (("cuda", "cuda"), 2, [1, 1, 1]),
+        (("cpu", "cpu"), 1, [2, 1]),
+    ],
+)
+def test_talker_and_codec_share_a_process_on_a_gpu_and_where_asked(devices, wanted, sizes):
+    talker, codec = (
+        plan(name, ["--device", device]) for name, device in zip(("tts_lm", "codec"), devices, strict=True)
+    )
+    assert [len(group) for group in processes([plan("gateway", []), talker, codec], wanted)] == sizes
 
 
 def test_the_welcome_names_the_address_only_where_it_is_not_the_default():

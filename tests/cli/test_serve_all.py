@@ -83,3 +83,19 @@ def test_real_services_do_not_outlive_a_killed_supervisor(tmp_path):
         pids = [process.pid for process in children(supervisor.process.pid)]
         supervisor.process.kill()
         assert gone(pids)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.fault
+def test_both_speech_stages_in_one_process_announce_drain_and_come_back_together(tmp_path):
+    tiny = str(write_random(tmp_path))
+    command = ["serve", "speech", "--speech-processes", "1", "--ports", "free", "--model", tiny]
+    with running([sys.executable, "-m", "cli", *command]) as supervisor:
+        ready = supervisor.ready(2, START_S)
+        assert set(ready) == {"tts_lm", "codec"}
+        (process,) = [p for p in children(supervisor.process.pid) if "cli.speech" in p.cmdline()]
+        process.kill()
+        for service, line in ready.items():
+            supervisor.until_said(f"{service} is READY again at {line['address']}", START_S)
+            assert is_serving(service, line["address"])
+        assert supervisor.end(signal.SIGTERM, 30) == (0, b"")
