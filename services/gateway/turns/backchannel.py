@@ -1,0 +1,89 @@
+"""Speech over the agent's voice: "mhm", or an interruption? Pure, and replaceable by any other `OverlapModel`.
+
+By what is known when it is asked: how long it has been voiced, and the words, where a recogniser gives any. Words
+decide where there are some; without them only length does, and that is the turn machine's own rule.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Protocol
+
+from services.gateway.turns.types import Overlap
+
+_LISTENING = frozenset(
+    {"mhm", "mm", "mmm", "mhmm", "hm", "hmm", "uh", "huh", "uhhuh", "uhuh", "aha", "ah", "oh", "ok", "okay", "yeah"}
+    | {"yep", "yes", "yup", "right", "sure", "really", "wow", "cool", "nice", "great", "good", "exactly", "indeed"}
+)
+_LISTENING_PHRASES = frozenset({"i see", "got it", "of course", "go on", "all right", "makes sense", "i know"})
+_STOPPING = frozenset(
+    {"stop", "wait", "hold", "no", "nope", "but", "actually", "sorry", "pause", "quiet", "enough", "hey", "listen"}
+)
+_LISTENING_CHINESE = (
+    "嗯哼",
+    "是的",
+    "好的",
+    "对的",
+    "明白",
+    "知道",
+    "原来如此",
+    "这样啊",
+    "没错",
+    "当然",
+    "真的",
+    "继续",
+)
+_LISTENING_CHINESE_SYLLABLES = frozenset("嗯哦噢喔啊唔呃欸诶好对是行哇")
+_STOPPING_CHINESE = ("停", "等", "不", "别", "但是", "可是", "打断", "安静", "闭嘴", "够了")
+_MOST_WORDS = 3
+_MOST_SYLLABLES = 6
+
+
+class OverlapModel(Protocol):
+    """Tells backchannels from interruptions."""
+
+    def judge(self, voiced_s: float, text: str) -> Overlap | None:
+        """What it is, or None: not known yet. `text`: what was recognised so far, often nothing."""
+
+
+class LexicalOverlap:
+    """By words, English and Chinese."""
+
+    def __init__(self, longest_s: float = 0.6) -> None:
+        self._longest_s = longest_s
+
+    def judge(self, voiced_s: float, text: str) -> Overlap | None:
+        """Stop words interrupt at once; words of listening, few and short, are a backchannel; many words interrupt."""
+        if voiced_s > self._longest_s:
+            return Overlap.INTERRUPT
+        words = _words(text)
+        if not words:
+            return None
+        if any(word in _STOPPING or word.startswith(_STOPPING_CHINESE) for word in words):
+            return Overlap.INTERRUPT
+        if _listening(words):
+            return Overlap.BACKCHANNEL
+        return Overlap.INTERRUPT if len(words) > 1 or len(text) > _MOST_SYLLABLES else None
+
+
+def _words(text: str) -> list[str]:
+    kept = "".join(
+        character if character.isalnum() else " " if character not in "'’-" else "" for character in text.casefold()
+    )
+    return unicodedata.normalize("NFKC", kept).split()
+
+
+def _listening(words: list[str]) -> bool:
+    if len(words) > _MOST_WORDS:
+        return False
+    if " ".join(words) in _LISTENING_PHRASES:
+        return True
+    return all(word in _LISTENING or _listening_chinese(word) for word in words)
+
+
+def _listening_chinese(word: str) -> bool:
+    if len(word) > _MOST_SYLLABLES:
+        return False
+    for phrase in _LISTENING_CHINESE:
+        word = word.replace(phrase, "")
+    return all(syllable in _LISTENING_CHINESE_SYLLABLES for syllable in word)
