@@ -12,6 +12,8 @@ import pytest
 from cli.checkpoint.random import write_random
 from services.tts_lm.engine import EngineOptions, TalkerEngine
 from services.tts_lm.load import create_engine
+from services.tts_lm.native.build import build, built, compiler
+from services.tts_lm.native.library import Library
 from tests.tts_lm.wire import Client, client
 
 Opened = Callable[..., AbstractAsyncContextManager[Client]]
@@ -52,3 +54,11 @@ async def serve(model: Path, **options: Any) -> AsyncIterator[Client]:
 async def talker(tiny: Path) -> AsyncIterator[Client]:
     async with serve(tiny) as one:
         yield one
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
+    """The compiled kernels: those of this user's cache, else compiled for this session. A race needs two threads."""
+    if compiler() is None and built() is None:
+        pytest.skip("the native kernels need a C++ compiler, and there is none here")
+    return Library(built() or build(tmp_path_factory.mktemp("kernels")), 2)

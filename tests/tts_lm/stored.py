@@ -18,6 +18,7 @@ from services.tts_lm.model.config import ModelConfig, load_config
 from services.tts_lm.model.prompt import Script, Speaker, build_prompt, language_id
 from services.tts_lm.model.tokenizer import Tokenizer, load_tokenizer
 from services.tts_lm.model.weights import ModelWeights, load_weights
+from services.tts_lm.native.library import Library
 from services.tts_lm.pages import PageAllocator
 from services.tts_lm.runner import TorchRunner
 from services.tts_lm.sequence import ResolvedSampling, Sequence, Terms
@@ -29,15 +30,16 @@ GREEDY = ResolvedSampling(0, True, 0.9, 50, 1.0, 1.05, True, 0.9, 50, 1.0)
 
 @dataclass(frozen=True)
 class Model:
-    """A checkpoint, loaded in float32."""
+    """A checkpoint, loaded in float32; its runners are on torch or on the compiled kernels."""
 
     directory: Path
     config: ModelConfig
     weights: ModelWeights
     tokenizer: Tokenizer
+    library: Library | None = None
 
     def runner(self, **options: Any) -> TorchRunner:
-        options = {"slot_count": 4, "position_count": 2048, "max_positions": 1024} | options
+        options = {"slot_count": 4, "position_count": 2048, "max_positions": 1024, "library": self.library} | options
         return TorchRunner(self.weights, self.config, **options)
 
 

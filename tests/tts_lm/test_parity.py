@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from services.tts_lm.native.library import Library
 from services.tts_lm.runner import TorchRunner
 from tests.tts_lm.stored import Model, cases, checkpoint_named, load_store, open_checkpoint, sequence, speak
 from tools.reference.talker_cases import CHECKPOINTS, TEXTS
@@ -22,11 +23,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
 @pytest.mark.parametrize(("checkpoint", "case_name"), PAIRS)
 @pytest.mark.parametrize("profile", ["batch", "alone", "deterministic"])
 def test_greedy_codes_equal_the_reference(
-    models: dict[str, Model], checkpoint: str, case_name: str, profile: str
+    models: dict[str, Model], checkpoint: str, case_name: str, profile: str, kernels: Library | None
 ) -> None:
     model, store = models[checkpoint], load_store(checkpoint)
     case = next(c for c in cases(checkpoint_named(checkpoint)) if c.name == case_name)
-    runner = model.runner(deterministic=profile == "deterministic")
+    runner = model.runner(deterministic=profile == "deterministic", library=kernels)
     lines = [sequence(model, case, i, store, i) for i in range(len(case.lines))]
 
     spoken = speak(runner, lines, together=profile != "alone")
@@ -34,6 +35,11 @@ def test_greedy_codes_equal_the_reference(
     for i, frames in enumerate(spoken):
         expected = store[f"{case.name}/codes{i}"]
         assert np.array_equal(np.array(frames, dtype=np.int16).reshape(expected.shape), expected)
+
+
+@pytest.fixture(params=["torch", "native"])
+def kernels(request: pytest.FixtureRequest) -> Library | None:
+    return request.getfixturevalue("library") if request.param == "native" else None
 
 
 class Watched(TorchRunner):
@@ -67,14 +73,20 @@ class Watched(TorchRunner):
 
 @pytest.mark.parametrize(("checkpoint", "case_name"), PAIRS)
 def test_logits_and_hidden_states_equal_the_reference(
-    models: dict[str, Model], checkpoint: str, case_name: str
+    models: dict[str, Model], checkpoint: str, case_name: str, kernels: Library | None
 ) -> None:
     """In the reference's own batch shape: a row is a line, and rows that have ended stay where they are."""
     model, store = models[checkpoint], load_store(checkpoint)
     case = next(c for c in cases(checkpoint_named(checkpoint)) if c.name == case_name)
     count, config = len(case.lines), model.config
     runner = Watched(
-        model.weights, config, slot_count=count, position_count=2048, max_positions=1024, deterministic=True
+        model.weights,
+        config,
+        slot_count=count,
+        position_count=2048,
+        max_positions=1024,
+        deterministic=True,
+        library=kernels,
     )
     runner.watch()
 

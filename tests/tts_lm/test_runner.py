@@ -12,7 +12,7 @@ from cli.checkpoint.random import write_random
 from services.tts_lm.model.config import load_config
 from services.tts_lm.model.prompt import Script
 from services.tts_lm.model.tokenizer import load_tokenizer
-from services.tts_lm.model.weights import load_weights
+from services.tts_lm.model.weights import load_model_weights
 from services.tts_lm.pages import PageAllocator, Pages
 from services.tts_lm.runner import TorchRunner
 from services.tts_lm.scheduler import StepPlan
@@ -22,12 +22,16 @@ from tests.tts_lm.stored import Case, Line, Model, sequence, speak
 LONG = Case("long", (Line("Hello world. How are you today? " * 8, "English", "ryan"),), frames=150)
 
 
-@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+@pytest.fixture(
+    scope="module", params=["float32", "bfloat16", "int8", "native-float32", "native-bfloat16", "native-int8"]
+)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    kernels, _, dtype = request.param.rpartition("-")
     directory = write_random(tmp_path_factory.mktemp("model"), "tiny", "custom_voice", 11)
     config = load_config(directory)
-    weights = load_weights(directory, config, getattr(torch, request.param), torch.device("cpu"))
-    return Model(directory, config, weights, load_tokenizer(directory))
+    weights = load_model_weights(directory, config, dtype, torch.device("cpu"))
+    library = request.getfixturevalue("library") if kernels else None
+    return Model(directory, config, weights, load_tokenizer(directory), library)
 
 
 def line(model: Model, slot: int = 0, text: str = "", seed: int = 5) -> Sequence:

@@ -7,64 +7,109 @@ step 4.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from services.tts_lm.model.config import ModelConfig
-from services.tts_lm.model.layers import Rotary, product, run_stack
+from services.tts_lm.model.kv_cache import Span
+from services.tts_lm.model.layers import Rotary, run_stack
+from services.tts_lm.model.matrix import product
 from services.tts_lm.model.talker import Talker
 from services.tts_lm.model.weights import ModelWeights
+from services.tts_lm.native.library import Library, NativeMatrix
+from services.tts_lm.native.stack import NativeBatch, NativeStack
 
 Pick = Callable[[int, Tensor], Tensor]
 """(codebook, logits [S, V] float32) → codes [S]."""
 
 
-class CodePredictor:
-    """Weights, and one preallocated cache that every frame overwrites."""
+class Passes(Protocol):
+    """The layers over a preallocated cache that every frame overwrites; rows are those of positions in order."""
 
-    def __init__(self, weights: ModelWeights, config: ModelConfig, talker: Talker, slot_count: int, *, row_wise: bool):
-        block = config.predictor
+    def first(self, hidden: Tensor, code_rows: Tensor) -> Tensor:
+        """Positions 0 and 1 at once: two times [S, H] → the outputs of position 1 [S, H]."""
+        ...
+
+    def at(self, position: int, rows: Tensor) -> Tensor:
+        """Position `position` ≥ 2: [S, H] → [S, H]."""
+        ...
+
+    def logits(self, codebook: int, out: Tensor) -> Tensor:
+        """[S, H] → [S, V] float32."""
+        ...
+
+
+class CodePredictor:
+    """Fifteen passes, and what is fed from one to the next."""
+
+    def __init__(
+        self,
+        weights: ModelWeights,
+        config: ModelConfig,
+        talker: Talker,
+        slot_count: int,
+        *,
+        row_wise: bool,
+        library: Library | None = None,
+    ) -> None:
         self._w, self._config, self._talker, self._row_wise = weights, config, talker, row_wise
-        self._rotary = Rotary(block, config.codebook_count, talker.dtype, talker.device)
-        shape = (block.layer_count, 2, slot_count, block.kv_head_count, config.codebook_count, block.head_size)
-        self._cache = torch.zeros(shape, dtype=talker.dtype, device=talker.device)
-        self._group = block.head_count // block.kv_head_count
-        places = torch.arange(config.codebook_count, device=talker.device)
-        self._places = [self._rotary.at(places[i : i + 1]) for i in range(config.codebook_count)]
+        self._passes: Passes
+        if library is None:
+            self._passes = _TorchPasses(weights, config, slot_count, row_wise)
+        else:
+            self._passes = _NativePasses(library, weights, config, slot_count)
 
     def predict(self, hidden: Tensor, code0: Tensor, pick: Pick) -> Tensor:
         """All codes of one frame: hidden [S, H], code0 [S] → [S, Q]; `pick` chooses codes 1 … Q−1 from their logits."""
-        count = hidden.shape[0]
-        codes = [code0]
-        both = self._input(torch.cat([hidden, self._talker.codec_rows(code0)]))
-        first, second = self._places[0], self._places[1]
-        places = tuple(
-            torch.cat([a.expand(count, 1, -1), b.expand(count, 1, -1)]) for a, b in zip(first, second, strict=True)
-        )
-        out = self._run(both, (places[0], places[1]), self._attend_first)[count:]
-        for codebook in range(1, self._config.codebook_count):
-            head = self._w.predictor_heads[codebook - 1]
-            codes.append(pick(codebook, product(out, head, row_wise=self._row_wise).float()))
-            if codebook + 1 < self._config.codebook_count:
+        codes, last = [code0], self._config.codebook_count - 1
+        out = self._passes.first(self._input(hidden), self._input(self._talker.codec_rows(code0)))
+        for codebook in range(1, last + 1):
+            codes.append(pick(codebook, self._passes.logits(codebook, out)))
+            if codebook < last:
                 rows = self._input(self._talker.acoustic_rows(codebook, codes[-1]))
-                out = self._run(rows, self._places[codebook + 1], self._attend_at(codebook + 1))
+                out = self._passes.at(codebook + 1, rows)
         return torch.stack(codes, 1)
 
     def _input(self, rows: Tensor) -> Tensor:
         if self._w.predictor_input is None:
             return rows
-        return product(rows, *self._w.predictor_input, row_wise=self._row_wise)
+        weight, bias = self._w.predictor_input
+        return product(rows.to(weight.dtype), weight, bias, row_wise=self._row_wise).to(rows.dtype)
+
+
+class _TorchPasses:
+    def __init__(self, weights: ModelWeights, config: ModelConfig, slot_count: int, row_wise: bool) -> None:
+        block, table = config.predictor, weights.frame_table
+        self._w, self._block, self._row_wise = weights, block, row_wise
+        self._rotary = Rotary(block, config.codebook_count, table.dtype, table.device)
+        shape = (block.layer_count, 2, slot_count, block.kv_head_count, config.codebook_count, block.head_size)
+        self._cache = torch.zeros(shape, dtype=table.dtype, device=table.device)
+        self._group = block.head_count // block.kv_head_count
+        places = torch.arange(config.codebook_count, device=table.device)
+        self._places = [self._rotary.at(places[i : i + 1]) for i in range(config.codebook_count)]
+
+    def first(self, hidden: Tensor, code_rows: Tensor) -> Tensor:
+        count = hidden.shape[0]
+        first, second = self._places[0], self._places[1]
+        places = tuple(
+            torch.cat([a.expand(count, 1, -1), b.expand(count, 1, -1)]) for a, b in zip(first, second, strict=True)
+        )
+        return self._run(torch.cat([hidden, code_rows]), (places[0], places[1]), self._attend_first)[count:]
+
+    def at(self, position: int, rows: Tensor) -> Tensor:
+        return self._run(rows, self._places[position], self._attend_at(position))
+
+    def logits(self, codebook: int, out: Tensor) -> Tensor:
+        return product(out, self._w.predictor_heads[codebook - 1], row_wise=self._row_wise).float()
 
     def _run(self, rows: Tensor, places: tuple[Tensor, Tensor], attend: Callable[..., Tensor]) -> Tensor:
-        block = self._config.predictor
-        return run_stack(rows, self._w.predictor, block, self._rotary, places, attend, row_wise=self._row_wise)
+        return run_stack(rows, self._w.predictor, self._block, self._rotary, places, attend, row_wise=self._row_wise)
 
     def _attend_first(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Positions 0 and 1 at once, rows [hidden…, code 0…]. Position 0 sees only itself, so it returns its own
-        value.
-        """
+        """Rows [hidden…, code 0…]. Position 0 sees only itself, so it returns its own value."""
         count = q.shape[0] // 2
         cache = self._cache[layer, :, :count]
         for position in (0, 1):
@@ -86,3 +131,36 @@ class CodePredictor:
         keys, values = self._cache[layer, :, :count, :, :length]
         grouped = q.reshape(count, -1, self._group, q.shape[-1])
         return F.scaled_dot_product_attention(grouped, keys, values).reshape(count, -1)
+
+
+class _NativePasses:
+    """The same on the compiled kernels: slot s owns the positions from s·Q on of one small pool, always float32."""
+
+    def __init__(self, library: Library, weights: ModelWeights, config: ModelConfig, slot_count: int) -> None:
+        block, self._count = config.predictor, config.codebook_count
+        self._library = library
+        self._stack = NativeStack(library, weights.predictor, block, self._count)
+        self._heads = [NativeMatrix(head) for head in weights.predictor_heads]
+        shape = (block.layer_count, 2, slot_count * self._count, block.kv_head_count, block.head_size)
+        self._memory = torch.zeros(shape)
+        self._batches: dict[tuple[int, int], tuple[Tensor, NativeBatch]] = {}
+
+    def first(self, hidden: Tensor, code_rows: Tensor) -> Tensor:
+        rows = torch.stack([hidden, code_rows], 1).flatten(0, 1)
+        return self._stack(rows, *self._batch(2, hidden.shape[0]))[1::2]
+
+    def at(self, position: int, rows: Tensor) -> Tensor:
+        return self._stack(rows, *self._batch(position + 1, rows.shape[0]))
+
+    def logits(self, codebook: int, out: Tensor) -> Tensor:
+        return self._library.product(out, self._heads[codebook - 1])
+
+    def _batch(self, length: int, count: int) -> tuple[Tensor, NativeBatch]:
+        """`count` slots that have `length` positions with the new ones; the two first come together."""
+        found = self._batches.get((length, count))
+        if found is None:
+            new = 2 if length == 2 else 1
+            positions = torch.arange(length - new, length).repeat(count)
+            spans = [Span(slot * self._count, length) for slot in range(count)]
+            found = self._batches[length, count] = positions, NativeBatch(self._memory, spans, [new] * count)
+        return found

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from services.tts_lm.model.config import BlockConfig
+from services.tts_lm.model.matrix import product
 from services.tts_lm.model.weights import LayerWeights, StackWeights
 
 
@@ -19,15 +20,6 @@ class Attention(Protocol):
     """Keeps the new keys and values of one layer and attends: q [R, h, D], k and v [R, g, D] → [R, h·D]."""
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor: ...
-
-
-def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, row_wise: bool = False) -> Tensor:
-    """x [R, I] · weightᵀ [I, O] (+ bias). `row_wise` computes each row alone, so that no row's bits depend on the
-    others.
-    """
-    if row_wise and x.shape[0] > 1:
-        return torch.cat([F.linear(row, weight, bias) for row in torch.split(x, 1)])
-    return F.linear(x, weight, bias)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -38,16 +30,21 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype) * weight
 
 
+def rotary_angles(block: BlockConfig, position_count: int) -> Tensor:
+    """Angles of the pairs (i, i + D/2): [positions, D/2] float32."""
+    half = block.head_size // 2
+    frequency = 1.0 / block.rope_theta ** (torch.arange(0, half, dtype=torch.float32) * 2 / block.head_size)
+    return torch.outer(torch.arange(position_count, dtype=torch.float32), frequency)
+
+
 class Rotary:
     """NeoX half-split rotary positions from a precomputed table: pairs (i, i + D/2), cos and sin in float32, then
     cast.
     """
 
     def __init__(self, block: BlockConfig, position_count: int, dtype: torch.dtype, device: torch.device) -> None:
-        half = block.head_size // 2
-        frequency = 1.0 / block.rope_theta ** (torch.arange(0, half, dtype=torch.float32) * 2 / block.head_size)
-        angle = torch.outer(torch.arange(position_count, dtype=torch.float32), frequency)
-        self._half = half
+        angle = rotary_angles(block, position_count)
+        self._half = block.head_size // 2
         self._cos = torch.cat([angle.cos(), angle.cos()], 1).to(device, dtype)
         # The rolled input needs −sin in its first half: rotate_half(x) = (−x₂, x₁).
         self._sin = torch.cat([-angle.sin(), angle.sin()], 1).to(device, dtype)

@@ -5,7 +5,7 @@ Owns no arithmetic but exact upcasting and concatenation. Source: model document
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from services.tts_lm.model.checkpoint import TensorFiles, weight_files
 from services.tts_lm.model.config import BlockConfig, ModelConfig
+from services.tts_lm.model.matrix import Int8Matrix, Matrix, quantised
 
 IGNORED = ("speaker_encoder.",)
 """The speaker encoder of a Base model is the codec service's: it turns reference audio into the vector we are given."""
@@ -23,12 +24,12 @@ class LayerWeights:
     """One Qwen3 layer. H hidden, A all query heads, K all kv heads, F feed-forward, h heads of all three kinds."""
 
     attention_norm: Tensor  # [H]
-    qkv: Tensor  # [A + 2K, H]
+    qkv: Matrix  # [A + 2K, H]
     qk_norm: Tensor  # [query heads + kv heads, head size]
-    output: Tensor  # [H, A]
+    output: Matrix  # [H, A]
     mlp_norm: Tensor  # [H]
-    gate_up: Tensor  # [2F, H]
-    down: Tensor  # [H, F]
+    gate_up: Matrix  # [2F, H]
+    down: Matrix  # [H, F]
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,38 @@ class ModelWeights:
     def byte_count(self) -> int:
         """Memory of all tensors."""
         return sum(t.numel() * t.element_size() for t in _tensors(self))
+
+
+def load_model_weights(directory: Path, config: ModelConfig, dtype: str, device: torch.device) -> ModelWeights:
+    """`load_weights` for a dtype by name; int8 is bfloat16 with int8 layers."""
+    if dtype == "int8":
+        return with_int8_layers(load_weights(directory, config, torch.bfloat16, device))
+    return load_weights(directory, config, getattr(torch, dtype), device)
+
+
+def with_int8_layers(weights: ModelWeights) -> ModelWeights:
+    """The layers' products in int8, layer by layer, so that memory peaks at the model plus one layer.
+
+    Heads, tables and the text's projection stay as they are: 5 % of a frame's bytes, and the nearest to what is heard.
+    """
+
+    def narrowed(stack: StackWeights) -> StackWeights:
+        return StackWeights(tuple(_int8_layer(layer) for layer in stack.layers), stack.norm)
+
+    return replace(weights, talker=narrowed(weights.talker), predictor=narrowed(weights.predictor))
+
+
+def _int8_layer(layer: LayerWeights) -> LayerWeights:
+    def narrowed(matrix: Matrix) -> Matrix:
+        return matrix if isinstance(matrix, Int8Matrix) else quantised(matrix)
+
+    return replace(
+        layer,
+        qkv=narrowed(layer.qkv),
+        output=narrowed(layer.output),
+        gate_up=narrowed(layer.gate_up),
+        down=narrowed(layer.down),
+    )
 
 
 def load_weights(directory: Path, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> ModelWeights:
@@ -169,7 +202,8 @@ def _layer(loaded: dict[str, Tensor], prefix: str, block: BlockConfig) -> LayerW
 
 def _tensors(weights: ModelWeights) -> list[Tensor]:
     stacks = [weights.talker, weights.predictor]
-    tensors = [t for stack in stacks for layer in stack.layers for t in vars(layer).values()]
+    parts = [t for stack in stacks for layer in stack.layers for t in vars(layer).values()]
+    tensors = [t for part in parts for t in ((part.values, part.scales) if isinstance(part, Int8Matrix) else (part,))]
     tensors += [stack.norm for stack in stacks]
     tensors += [weights.text_embedding, *weights.text_fc1, *weights.text_fc2, weights.frame_table, weights.codec_head]
     return [*tensors, *weights.predictor_heads, *(weights.predictor_input or ())]
