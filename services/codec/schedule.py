@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+URGENT_LEAD_S = 0.25
+
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """One slot that has frames waiting. `unheard`: its next frame is the first anyone will hear of it."""
+    """One slot that has frames waiting. `unheard`: its next frame is the first anyone will hear of it. `lead_s`: sound
+    that its listener has and has not played yet."""
 
     slot: int
     pending_frames: int
     unheard: bool
     last_served_step: int
+    lead_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +54,11 @@ class Buckets:
 
 
 def plan_step(wants: Sequence[Want], buckets: Buckets) -> StepPlan | None:
-    """First frames first, one frame each; then whoever was served longest ago, with all who can go as far.
+    """First frames first, one frame each; then whoever has least left to play, with all who can go as far. Where
+    several are about to run dry, as many of them as fit take fewer frames each.
 
     Everything is planned anew after each step, so a stop, or a first frame that has just come, waits for one at most.
+    Nobody starves: lead is lost by the clock, and among those without any the one served longest ago goes first.
     """
     if not wants:
         return None
@@ -61,11 +67,14 @@ def plan_step(wants: Sequence[Want], buckets: Buckets) -> StepPlan | None:
         return _step(sorted(unheard, key=_turn), 1, buckets)
     queue = sorted(wants, key=_turn)
     frames = _floor(buckets.frame_sizes, queue[0].pending_frames)
+    urgent = min(sum(want.lead_s < URGENT_LEAD_S for want in queue), buckets.batch_sizes[-1])
+    while urgent > 1 and frames > 1 and not buckets.admits(urgent, frames):
+        frames = _floor(buckets.frame_sizes, frames - 1)
     return _step([w for w in queue if w.pending_frames >= frames], frames, buckets)
 
 
-def _turn(want: Want) -> tuple[int, int]:
-    return want.last_served_step, want.slot
+def _turn(want: Want) -> tuple[float, int, int]:
+    return want.lead_s, want.last_served_step, want.slot
 
 
 def _step(queue: list[Want], frames: int, buckets: Buckets) -> StepPlan:

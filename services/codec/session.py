@@ -16,6 +16,7 @@ from itertools import islice
 import numpy as np
 
 from common.errors import Broken, MeshError
+from common.playout import Playout
 from common.stream import FinishReason
 from services.codec.sound import Packet, Samples, SoundFormat, SoundStream
 from services.codec.types import AudioBatch, Codes, Ended, Event
@@ -44,6 +45,7 @@ class Session:
         self.reason: FinishReason | None = None
         self.frames_taken = 0
         self.last_served_step = -1
+        self.playout = Playout(samples_per_frame / codec_rate_hz)
         self.compute_s = 0.0
         self._sent_outside = 0
         self._done_outside = 0

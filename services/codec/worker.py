@@ -154,8 +154,9 @@ class Worker:
         self._parked.remove(ended)
 
     def _wants(self) -> list[Want]:
+        now_s = time.perf_counter()
         return [
-            Want(slot, s.pending_frames, s.unheard, s.last_served_step)
+            Want(slot, s.pending_frames, s.unheard, s.last_served_step, s.playout.lead_s(now_s))
             for slot, s in self._sessions.items()
             if s.pending_frames and s.undelivered <= self._max_undelivered
         ]
@@ -177,6 +178,7 @@ class Worker:
             session.fresh, session.last_served_step = False, self._steps
             session.compute_s += share
             if heard:
+                session.playout.sent(plan.frames, began + took_s)
                 session.sound(sound)
             elif not session.priming:
                 self._keep_primed(session)

@@ -13,7 +13,7 @@ from common.stream import FinishReason
 from services.tts_lm.guards import RunawayGuard
 from services.tts_lm.model.prompt import Frame, Prompt, PromptRow, Script
 from services.tts_lm.pages import Pages
-from services.tts_lm.playout import Playout
+from common.playout import Playout
 from services.tts_lm.prefix import Entry, Fill, PageCopy, Prefix
 
 

@@ -34,14 +34,32 @@ def test_the_longest_unserved_sets_the_size_and_all_who_can_come_along() -> None
     assert plan_step(wants, GPU) == StepPlan((1, 0, 3), 4)
 
 
+def test_who_has_least_left_to_play_goes_first_and_the_urgent_share_a_step() -> None:
+    def left(slot: int, lead_s: float, pending: int = 8, served: int = 0) -> Want:
+        return Want(slot, pending, False, served, lead_s)
+
+    assert plan_step([left(0, 3.0), left(1, 1.0), left(2, 2.0)], CPU) == StepPlan((1,), 4)
+    assert plan_step([left(0, 3.0), left(1, 0.1), left(2, 0.2)], CPU) == StepPlan((1, 2), 2)
+    assert plan_step([left(s, 0.0, served=9 - s) for s in range(6)], CPU) == StepPlan((5, 4, 3, 2), 1)
+    assert plan_step([left(0, 3.0), left(1, 0.1), left(2, 0.2)], GPU) == StepPlan((1, 2, 0), 8)
+
+
 def test_a_cpu_step_is_never_padded_and_never_long() -> None:
     assert plan_step([heard(s, 1) for s in range(3)], CPU) == StepPlan((0, 1), 1)
-    assert plan_step([heard(s, 9) for s in range(3)], CPU) == StepPlan((0,), 4)
+    assert plan_step([heard(s, 9) for s in range(3)], CPU) == StepPlan((0, 1), 1)
+    assert plan_step([heard(0, 9)], CPU) == StepPlan((0,), 4)
     assert set(CPU.shapes()) == {(1, 1), (1, 2), (1, 4), (2, 1), (2, 2), (4, 1)}
 
 
 wants = st.lists(
-    st.builds(Want, st.integers(0, 50), st.integers(1, 40), st.booleans(), st.integers(-1, 20)),
+    st.builds(
+        Want,
+        st.integers(0, 50),
+        st.integers(1, 40),
+        st.booleans(),
+        st.integers(-1, 20),
+        st.sampled_from([0.0, 0.2, 3.0]),
+    ),
     min_size=1,
     max_size=20,
     unique_by=lambda w: w.slot,
