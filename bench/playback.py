@@ -7,7 +7,7 @@ that comes after its moment is an underrun, and everything behind it is later by
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -40,27 +40,37 @@ class Heard:
         return self.last_byte_s / self.audio_s
 
 
-def play(packets: Sequence[Packet], sample_rate_hz: int, prebuffer_s: float) -> Heard:
-    """Play packets in their order. ValueError when there are none."""
-    if not packets:
+def listen(pieces: Sequence[tuple[float, float]], prebuffer_s: float) -> tuple[Heard, list[float]]:
+    """Pieces of sound as (when it came, how long it sounds), in their order: what was heard, without what is audible,
+    and when each piece was played. ValueError when there are none."""
+    if not pieces:
         raise ValueError("nothing was heard")
-    lengths_s = [len(packet.pcm) / 2 / sample_rate_hz for packet in packets]
-    begin_s, buffered_s = packets[-1].time_s, 0.0
-    for packet, length_s in zip(packets, lengths_s, strict=True):
+    begin_s, buffered_s = pieces[-1][0], 0.0
+    for time_s, length_s in pieces:
         buffered_s += length_s
         if buffered_s >= prebuffer_s:
-            begin_s = packet.time_s
+            begin_s = time_s
             break
-    clock_s, underruns, missing_s, audible_s = begin_s, 0, 0.0, None
-    for packet, length_s in zip(packets, lengths_s, strict=True):
-        if packet.time_s > clock_s:
+    clock_s, underruns, missing_s, played_s = begin_s, 0, 0.0, []
+    for time_s, length_s in pieces:
+        if time_s > clock_s:
             underruns += 1
-            missing_s += packet.time_s - clock_s
-            clock_s = packet.time_s
-        if audible_s is None and (sample := _first_audible(packet.pcm)) is not None:
-            audible_s = clock_s + sample / sample_rate_hz
+            missing_s += time_s - clock_s
+            clock_s = time_s
+        played_s.append(clock_s)
         clock_s += length_s
-    return Heard(packets[0].time_s, begin_s, audible_s, packets[-1].time_s, sum(lengths_s), underruns, missing_s)
+    audio_s = sum(length_s for _, length_s in pieces)
+    return Heard(pieces[0][0], begin_s, None, pieces[-1][0], audio_s, underruns, missing_s), played_s
+
+
+def play(packets: Sequence[Packet], sample_rate_hz: int, prebuffer_s: float) -> Heard:
+    """Play packets in their order. ValueError when there are none."""
+    pieces = [(packet.time_s, len(packet.pcm) / 2 / sample_rate_hz) for packet in packets]
+    heard, played_s = listen(pieces, prebuffer_s)
+    for packet, begin_s in zip(packets, played_s, strict=True):
+        if (sample := _first_audible(packet.pcm)) is not None:
+            return replace(heard, first_audible_s=begin_s + sample / sample_rate_hz)
+    return heard
 
 
 def _first_audible(pcm: bytes) -> int | None:

@@ -14,7 +14,8 @@ from common.stream import FinishReason
 from services.tts_lm.guards import Limits, RunawayGuard
 from services.tts_lm.model.prompt import Prompt, PromptRow, Script
 from services.tts_lm.pages import PageAllocator, Pages
-from services.tts_lm.scheduler import Policy, plan_step
+from services.tts_lm.prefix import Fill
+from services.tts_lm.scheduler import Policy, StepPlan, plan_step
 from services.tts_lm.sequence import Sequence, Terms
 from tests.tts_lm.stored import GREEDY
 
@@ -96,6 +97,48 @@ def test_a_plan_holds_each_ready_sequence_at_most_once(given_rows: list[tuple[bo
     assert sum(rows[1:]) + (rows[0] if rows else 0) <= max(budget, rows[0] if rows else 0)
     if any(not s.prefilled for s in ready):
         assert plan.prefills[0] is next(s for s in ready if not s.prefilled)
+
+
+def heard(slot: int, lead_s: float, now_s: float = 50.0) -> Sequence:
+    """One that speaks and is so far ahead of its listener at `now_s`."""
+    s = sequence(slot, text=40)
+    spoken(s)
+    s.take_packet(pausing=True, now_s=now_s + lead_s - FRAME_S)
+    return s
+
+
+def slots(plan: StepPlan) -> list[int]:
+    return [s.slot for s in plan.sequences]
+
+
+def test_whoever_is_unheard_goes_first_and_those_with_a_lead_sit_out() -> None:
+    rich, poor, urgent = heard(0, 1.4), heard(1, 0.5), heard(2, 0.1)
+    new, begun = sequence(3, text=4), sequence(4, text=4, packet_ramp=(2,))
+    spoken(begun)
+    assert slots(plan_step([rich, poor, urgent, new, begun], 50.0)) == [3, 4, 2]
+    assert slots(plan_step([rich, poor, urgent], 50.0)) == [2, 1]
+    assert slots(plan_step([rich, poor, urgent], 50.0, Policy(max_batch=1))) == [2]
+    assert slots(plan_step([rich], 50.0)) == [0]  # nobody needs the step
+    assert slots(plan_step([rich, poor], 52.0)) == [0, 1]  # lead is lost by the clock
+
+
+def test_among_those_that_have_nothing_left_the_longest_unserved_goes_first() -> None:
+    dry = [heard(slot, -1.0 - slot) for slot in range(3)]
+    for s, turn in zip(dry, (7, 3, 5), strict=True):
+        s.served_turn = turn
+    assert slots(plan_step(dry, 50.0, Policy(max_batch=2))) == [1, 2]
+
+
+def test_prefixes_run_before_those_behind_them_and_within_the_budget() -> None:
+    shared, other = Fill((PromptRow(1),) * 30, None, Pages()), Fill((PromptRow(2),) * 30, None, Pages())
+    new = [sequence(i, text=4) for i in range(3)]
+    for s, fill in zip(new, (shared, shared, other), strict=True):
+        s.fill, s.position = fill, 3
+    assert plan_step(new, policy=Policy(prefill_rows=32)) == StepPlan(tuple(new[:2]), (), (shared,))
+    assert plan_step(new, pending=[other]).fills == (shared, other)
+    assert plan_step((), policy=Policy(prefill_rows=1), pending=[shared, other]) == StepPlan(fills=(shared,))
+    shared.done = True
+    assert plan_step(new[:2]).fills == ()
 
 
 def test_the_first_frame_needs_one_token_and_each_frame_one_more() -> None:
@@ -198,6 +241,30 @@ def test_packets_follow_the_ramp_and_a_pause_empties_them() -> None:
         if packet:
             sizes.append((packet.first_frame_index, len(packet.codes)))
     assert sizes == [(0, 1), (1, 2), (3, 4), (7, 3), (10, 4)]
+
+
+@pytest.mark.parametrize(
+    ("step_s", "sizes"), [(0.005, [1, 2, 4, 4, 4]), (0.05, [1, 1, 1, 2, 1]), (0.1, [1, 1, 1, 1, 1])]
+)
+def test_a_packet_leaves_early_when_its_listener_would_run_dry(step_s: float, sizes: list[int]) -> None:
+    """A machine far faster than speech keeps the ramp; one that is hardly faster reaches it later, one that is slower
+    never; the codes are the same."""
+    s, sent, now_s = sequence(text=60, packet_ramp=(1, 2, 4)), [], 0.0
+    while len(sent) < 5:
+        now_s += step_s
+        spoken(s)
+        if packet := s.take_packet(pausing=False, now_s=now_s):
+            sent.append(len(packet.codes))
+    assert sent == sizes
+
+
+def test_a_first_packet_is_as_large_as_asked_for() -> None:
+    s = sequence(text=60, packet_ramp=(3,))
+    made = []
+    for turn in range(3):
+        spoken(s)
+        made.append(s.take_packet(pausing=False, now_s=turn * 1.0))
+    assert [packet and len(packet.codes) for packet in made] == [None, None, 3]
 
 
 def test_credit_counts_from_the_start_and_an_unread_pile_stops_the_row() -> None:
