@@ -53,6 +53,7 @@ class Attribute(StrEnum):
     VERDICT = "voicemesh.verdict"
     OUTCOME = "voicemesh.outcome"
     HARDWARE_ID = "hw.id"
+    TIME_TO_FIRST_AUDIO_MS = "voicemesh.turn.time_to_first_audio_ms"  # what a collector keeps slow turns by
 
 
 METRIC_ATTRIBUTES = frozenset(

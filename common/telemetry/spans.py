@@ -181,6 +181,9 @@ class Turn(Work):
         self._sum(milestone, Milestone.BRAIN_FIRST_TOKEN, Milestone.ENDPOINT, self._instruments.first_token)
         self._sum(milestone, Milestone.CODEC_FIRST_PCM, Milestone.TTS_TEXT_FIRST, self._instruments.first_packet)
         self._sum(milestone, Milestone.PLAYOUT_FIRST, Milestone.USER_SPEECH_END, self._instruments.first_audio)
+        if milestone is Milestone.PLAYOUT_FIRST and Milestone.USER_SPEECH_END in self._times_s:
+            heard_s = time_s - self._times_s[Milestone.USER_SPEECH_END]
+            self.note(Attribute.TIME_TO_FIRST_AUDIO_MS, round(1000 * heard_s))
 
     def _sum(self, now: Milestone, last: Milestone, first: Milestone, into: Histogram) -> None:
         if now is last:

@@ -214,6 +214,8 @@ def test_milestones_are_events_and_measures_at_the_same_moments(told: Told) -> N
     assert [(event.name, event.timestamp) for event in span.events] == [
         (milestone.value, (1000 + index) * 10**9) for index, milestone in enumerate(MOMENTS)
     ]
+    assert span.attributes is not None
+    assert span.attributes[Attribute.TIME_TO_FIRST_AUDIO_MS] == 7000
     points = told.points()
     since = {point.attributes[Attribute.MILESTONE]: point.sum for point in points[names.TURN_MILESTONE]}
     assert since == {milestone.value: float(index) for index, milestone in enumerate(MOMENTS)}
