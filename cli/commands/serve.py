@@ -70,7 +70,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("--model", metavar="DIR_OR_ID", help="speech model (default: voices/mini, else random weights)")
     parser.add_argument("--brain", metavar="BACKEND", help="offline, openai:URL, vllm:ID or transformers:ID")
     parser.add_argument("--device", help="cpu or cuda, of talker and codec")
-    parser.add_argument("--dtype", help="of the talker: auto, float32 or bfloat16")
+    parser.add_argument("--dtype", help="of the talker: auto, float32, bfloat16 or int8")
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     parser.add_argument(
         "--speech-processes",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from common.stream_config import StreamConfig
 from common.voice_store import default_directory
-from services.tts_lm.types import EngineOptions
+from services.tts_lm.types import Dtype, EngineOptions, Kernels
 
 
 class TtsLmConfig(StreamConfig):
@@ -19,9 +19,9 @@ class TtsLmConfig(StreamConfig):
     port: Annotated[int, Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 50052
     model: Annotated[str, Field(description="Checkpoint, official layout: a directory or a hub id.")] = "voices/mini"
     device: Annotated[str, Field(description="Where the weights live: cpu, cuda or cuda:N.")] = "cpu"
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16"],
-        Field(description="Of the weights; auto: float32 on CPU."),
+    dtype: Annotated[Dtype, Field(description="Of the weights; auto: float32 on CPU; int8: on CPU only.")] = "auto"
+    kernels: Annotated[
+        Kernels, Field(description="Of the CPU: native (compiled here), torch, or auto: what `voicemesh tune` found.")
     ] = "auto"
     slot_count: Annotated[int, Field(ge=1, le=1024, description="Utterances spoken at once.")] = 8
     deterministic: Annotated[
@@ -43,7 +43,9 @@ class TtsLmConfig(StreamConfig):
     lead_ceiling_s: Annotated[
         float, Field(gt=0, le=60, description="An utterance this far ahead of its listener lets others go first.")
     ] = 1.0
-    thread_count: Annotated[int | None, Field(ge=1, le=256, description="CPU threads; absent: torch's own.")] = None
+    thread_count: Annotated[
+        int | None, Field(ge=1, le=256, description="CPU threads; absent: measured, or up to eight.")
+    ] = None
     voice_store: Annotated[
         str,
         Field(default_factory=lambda: str(default_directory()), description="Directory of `voicemesh voices add`."),
@@ -57,6 +59,7 @@ class TtsLmConfig(StreamConfig):
             model=self.model,
             device=self.device,
             dtype=self.dtype,
+            kernels=self.kernels,
             slot_count=self.slot_count,
             deterministic=self.deterministic,
             kv_positions=self.kv_positions,

@@ -15,6 +15,7 @@ from common.errors import Overloaded
 from common.observer import NOBODY, Observer
 from common.slots import Lease
 from services.tts_lm.engine import OpenModel, TalkerEngine
+from services.tts_lm.kernels import choose, native_library
 from services.tts_lm.model.checkpoint import locate, weight_files
 from services.tts_lm.model.config import CheckpointError, ModelConfig, load_config
 from services.tts_lm.model.kv_cache import KvPool
@@ -22,7 +23,7 @@ from services.tts_lm.model.normal import variants
 from services.tts_lm.model.prompt import Script, Speaker, build_prompt
 from services.tts_lm.model.repertoire import load_repertoire
 from services.tts_lm.model.tokenizer import Tokenizer, load_tokenizer
-from services.tts_lm.model.weights import load_weights
+from services.tts_lm.model.weights import load_model_weights
 from services.tts_lm.pages import PageAllocator
 from services.tts_lm.runner import PAGE_SIZE, TorchRunner
 from services.tts_lm.scheduler import StepPlan
@@ -37,8 +38,6 @@ SWITCH_INTERVAL_S = 0.0005
 """How long the device's thread may keep the interpreter: tensor operations give it up anyway, so Python's 5 ms only
 makes the event loop later (p95 7.3 ms late instead of 4.0 beside a tiny model; docs/performance.md)."""
 
-SMALL_MATRIX = 512 * 2048
-
 
 def create_engine(options: EngineOptions, observer: Observer = NOBODY) -> TalkerEngine:
     """The engine for `options`; nothing is loaded before `start`."""
@@ -50,17 +49,22 @@ def open_model(options: EngineOptions) -> OpenModel:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     device = _device(options.device)
     dtype = _dtype(options.dtype, device)
+    wide = torch.float32 if dtype == "float32" else torch.bfloat16  # of what int8 does not hold: tables, heads, keys
     directory = locate(options.model, local_files_only=options.local_files_only)
     config = load_config(directory)
     tokenizer = load_tokenizer(directory)
     _warm_text(tokenizer)
-    positions, longest = _positions(options, config, dtype)
-    kv_bytes = positions * KvPool.bytes_per_position(config.talker, dtype)
-    _refuse_what_does_not_fit(directory, config, dtype, device, kv_bytes)
-    if options.thread_count or _is_small(config):
-        torch.set_num_threads(options.thread_count or 1)
+    positions, longest = _positions(options, config, wide)
+    kv_bytes = positions * KvPool.bytes_per_position(config.talker, wide)
+    _refuse_what_does_not_fit(directory, config, wide, device, kv_bytes)
+    chosen = choose(config, dtype, device, options.kernels, options.thread_count)
+    library = native_library(config) if chosen.kernels == "native" else None
+    if device.type == "cpu":
+        torch.set_num_threads(chosen.thread_count)
+    if library is not None:
+        library.set_threads(chosen.thread_count)
     try:
-        weights = load_weights(directory, config, dtype, device)
+        weights = load_model_weights(directory, config, dtype, device)
         runner = TorchRunner(
             weights,
             config,
@@ -68,13 +72,13 @@ def open_model(options: EngineOptions) -> OpenModel:
             position_count=positions,
             max_positions=longest,
             deterministic=options.deterministic,
+            library=library,
         )
         warm_up(runner, config, tokenizer)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise Overloaded(f"{directory} does not fit into the memory of {device}") from error
     name = options.model if not Path(options.model).exists() else config.model_id
-    shown = str(dtype).removeprefix("torch.")
-    return OpenModel(config, tokenizer, runner, name, shown, str(device), longest, load_repertoire(directory))
+    return OpenModel(config, tokenizer, runner, name, dtype, str(device), longest, load_repertoire(directory))
 
 
 def warm_up(runner: TorchRunner, config: ModelConfig, tokenizer: Tokenizer) -> None:
@@ -108,13 +112,6 @@ def _warm_text(tokenizer: Tokenizer) -> None:
     tokenizer.target("Hello.")
 
 
-def _is_small(config: ModelConfig) -> bool:
-    """Whether one thread is enough: products this small cost less than waking a second thread, and on a busy machine
-    that thread makes the first one wait (measured: 395 ms instead of 7 ms per frame of a tiny model at a load of 4)."""
-    blocks = (config.talker, config.predictor)
-    return max(block.hidden_size * block.intermediate_size for block in blocks) <= SMALL_MATRIX
-
-
 def _device(name: str) -> torch.device:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise CheckpointError("a CUDA device was asked for, and this machine has none that torch can use")
@@ -124,10 +121,12 @@ def _device(name: str) -> torch.device:
         raise CheckpointError(f"there is no device {name!r}; it is cpu, cuda or cuda:N") from error
 
 
-def _dtype(name: str, device: torch.device) -> torch.dtype:
+def _dtype(name: str, device: torch.device) -> str:
     if name == "auto":
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+        return "float32" if device.type == "cpu" else "bfloat16"
+    if name == "int8" and device.type != "cpu":
+        raise CheckpointError(f"int8 weights are for the CPU; on {device} take bfloat16")
+    return name
 
 
 def _positions(options: EngineOptions, config: ModelConfig, dtype: torch.dtype) -> tuple[int, int]:

@@ -16,20 +16,26 @@ Layout = Literal["streaming", "whole"]
 TextItem = str | Sequence[int]
 
 
+Dtype = Literal["auto", "float32", "bfloat16", "int8"]
+Kernels = Literal["auto", "native", "torch"]
+
+
 @dataclass(frozen=True)
 class EngineOptions:
     """What `services.tts_lm.load.create_engine` needs. `model` is a directory in the official layout or a hub id.
 
-    `dtype` "auto" is float32 on CPU and bfloat16 on CUDA. `deterministic` fixes the batch shape, so that whoever
-    else is served never changes a code. `kv_positions` is the whole KV pool, shared by all slots; `max_positions`
-    bounds one sequence (prompt and frames). `None` chooses from the checkpoint and `slot_count`. `prefix_positions` of
-    the pool may keep prompts that begin alike (`None`: a quarter). An utterance that is `lead_ceiling_s` ahead of its
-    listener sits out while others need the step.
+    `dtype` "auto" is float32 on CPU and bfloat16 on CUDA; int8 is of the layers' weights alone, on CPU. `kernels`
+    "auto" is what `voicemesh tune` found faster here, else the compiled ones where they are built. `deterministic`
+    fixes the batch shape, so that whoever else is served never changes a code. `kv_positions` is the whole KV pool,
+    shared by all slots; `max_positions` bounds one sequence (prompt and frames). `None` chooses from the checkpoint and
+    `slot_count`. `prefix_positions` of the pool may keep prompts that begin alike (`None`: a quarter). An utterance
+    that is `lead_ceiling_s` ahead of its listener sits out while others need the step.
     """
 
     model: str
     device: str = "cpu"
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Dtype = "auto"
+    kernels: Kernels = "auto"
     slot_count: int = 8
     deterministic: bool = False
     kv_positions: int | None = None

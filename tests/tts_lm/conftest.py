@@ -17,6 +17,7 @@ from services.tts_lm.native.library import Library
 from tests.tts_lm.wire import Client, client
 
 Opened = Callable[..., AbstractAsyncContextManager[Client]]
+on_both = pytest.mark.parametrize("kernels", ["torch", "native"], indirect=True)
 
 
 @pytest.fixture(scope="session")
@@ -50,15 +51,25 @@ async def serve(model: Path, **options: Any) -> AsyncIterator[Client]:
         await engine.close()
 
 
-@pytest.fixture
-async def talker(tiny: Path) -> AsyncIterator[Client]:
-    async with serve(tiny) as one:
-        yield one
-
-
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
     """The compiled kernels: those of this user's cache, else compiled for this session. A race needs two threads."""
     if compiler() is None and built() is None:
         pytest.skip("the native kernels need a C++ compiler, and there is none here")
     return Library(built() or build(tmp_path_factory.mktemp("kernels")), 2)
+
+
+@pytest.fixture
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What `EngineOptions.kernels` is to be; tests marked `on_both` run on the compiled kernels too."""
+    asked: str = getattr(request, "param", "torch")
+    if asked == "native":
+        library: Library = request.getfixturevalue("library")
+        monkeypatch.setattr("services.tts_lm.kernels.built", lambda: library.path)
+    return asked
+
+
+@pytest.fixture
+async def talker(tiny: Path, kernels: str) -> AsyncIterator[Client]:
+    async with serve(tiny, kernels=kernels) as one:
+        yield one

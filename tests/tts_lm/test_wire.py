@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from voicemesh.tts_lm.v1 import tts_lm_pb2
 
-from tests.tts_lm.conftest import serve
+from tests.tts_lm.conftest import on_both, serve
 from tests.tts_lm.stored import checkpoint_named, load_store, open_checkpoint
 from tests.tts_lm.wire import Client, Spoken, credit, eventually, flush, start, stop, words
 from tools.reference.talker_cases import CASES
@@ -30,6 +30,7 @@ def cut(text: str, seed: int) -> list[str]:
 # Promise 1: timing never changes speech
 
 
+@on_both
 @pytest.mark.parametrize("layout", [STREAMING, WHOLE])
 async def test_cuts_delays_ids_and_packets_never_change_a_code(talker: Client, layout: int) -> None:
     expected = (await talker.say(TEXT, text_layout=layout)).codes
@@ -46,9 +47,15 @@ async def test_cuts_delays_ids_and_packets_never_change_a_code(talker: Client, l
     assert (await talker.say([ids[:1], ids[1:]], text_layout=layout)).codes == expected
 
 
-async def test_company_never_changes_a_code_in_the_deterministic_profile(tiny: Path) -> None:
+@pytest.mark.parametrize(
+    ("kernels", "deterministic"), [("torch", True), ("native", True), ("native", False)], indirect=["kernels"]
+)
+async def test_company_never_changes_a_code_in_the_deterministic_profile(
+    tiny: Path, kernels: str, deterministic: bool
+) -> None:
+    """Nor in the fast profile of the native kernels, whose rows never tell each other apart."""
     lines = [("Hello world.", 1), (TEXT, 2), ("Yes.", 3), ("Good morning to you.", 4)] * 2
-    async with serve(tiny, slot_count=8, deterministic=True) as talker:
+    async with serve(tiny, slot_count=8, deterministic=deterministic, kernels=kernels) as talker:
         alone = [(await talker.say(text, seed=seed)).codes for text, seed in lines]
         spread = [talker.say(cut(text, seed), seed=seed) for text, seed in lines]
 
@@ -68,11 +75,12 @@ async def test_the_same_seed_repeats_and_a_drawn_one_is_reported(talker: Client)
 # Promise 3: it is the reference model
 
 
+@on_both
 @pytest.mark.parametrize("name", ["custom-b", "base-a", "design-b"])
-async def test_greedy_codes_over_the_wire_are_those_of_the_reference(name: str, tmp_path: Path) -> None:
+async def test_greedy_codes_over_the_wire_are_those_of_the_reference(name: str, tmp_path: Path, kernels: str) -> None:
     checkpoint, store = checkpoint_named(name), load_store(name)
     open_checkpoint(checkpoint, tmp_path)
-    async with serve(tmp_path, slot_count=4) as talker:
+    async with serve(tmp_path, slot_count=4, kernels=kernels) as talker:
         for case in CASES[checkpoint.type]:
             spoken = await asyncio.gather(
                 *(
@@ -119,6 +127,7 @@ async def test_the_first_frame_comes_with_the_first_token(talker: Client) -> Non
 # Promise 5: late text is a pause, not a mistake
 
 
+@on_both
 async def test_a_row_waits_for_late_text_and_goes_on_where_it_was(talker: Client) -> None:
     expected = (await talker.say(TEXT)).codes
     stream = talker.stream()
@@ -154,6 +163,7 @@ async def test_text_that_stays_away_ends_as_text_timeout(talker: Client) -> None
 # Promise 6: nothing stale is heard
 
 
+@on_both
 async def test_stop_at_every_frame_ends_it_there_and_frees_the_slot(talker: Client) -> None:
     expected = (await talker.say(TEXT)).codes
     stream = talker.stream()
@@ -201,8 +211,9 @@ async def test_a_newer_epoch_ends_the_older_and_its_frames_never_follow(talker: 
     stream.end()
 
 
-async def test_a_reused_slot_speaks_like_a_fresh_one(tiny: Path) -> None:
-    async with serve(tiny, slot_count=1) as talker:
+@on_both
+async def test_a_reused_slot_speaks_like_a_fresh_one(tiny: Path, kernels: str) -> None:
+    async with serve(tiny, slot_count=1, kernels=kernels) as talker:
         first = await talker.say("Good morning.")
         await talker.say(TEXT, seed=3, sampling=tts_lm_pb2.Sampling(greedy=True, repetition_penalty=1.5))
         assert (await talker.say("Good morning.")).codes == first.codes
@@ -255,6 +266,7 @@ async def test_credit_bounds_what_is_produced(talker: Client) -> None:
     stream.end()
 
 
+@on_both
 async def test_resume_continues_with_the_same_codes(talker: Client) -> None:
     """Greedy: one prefill instead of many steps changes the last bits of a float32 logit, not its order."""
     whole = await talker.say(TEXT, sampling=tts_lm_pb2.Sampling(greedy=True), max_frames=24)
