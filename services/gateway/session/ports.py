@@ -60,6 +60,7 @@ class SessionSettings:
     turn_detection: TurnDetection = TurnDetection()
     speakable_filter: bool = True
     want_transcript: bool = True  # of what the person says aloud
+    echo_cancellation: bool | None = None  # of our voice in their microphone; None: not of gRPC, which has no room
     temperature: float | None = None
     max_tokens: int | None = None
     speech: tts_lm_pb2.GenerateStart | None = None  # everything else of tts_lm's start; voice, language, instruct win
@@ -289,6 +290,9 @@ class Conversation(Protocol):
 
     def report_first_audible(self, epoch: int, heard_s: float) -> None:
         """The answer's first sound was heard at `heard_s` by the loop's clock."""
+
+    def report_first_opus(self, epoch: int, encoded_s: float) -> None:
+        """The answer's first packet was encoded at `encoded_s` by the loop's clock; not of transports without Opus."""
 
     def update(self, settings: SessionSettings) -> None:
         """From the next turn on."""

@@ -1,0 +1,332 @@
+"""The agent's side of a conversation: what it says, by epoch, and what of it was heard.
+
+Begins, releases, plays and ends epochs as the turn machine says; tells what happens to them to its `Hub`. Refuses to
+decide anything about turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+from voicemesh.gateway.v1 import gateway_pb2
+from voicemesh.stream.v1 import stream_pb2
+from voicemesh.tts_lm.v1 import tts_lm_pb2
+
+from common.errors import MeshError
+from common.stream import FinishReason
+from common.telemetry import Milestone, SpanName, Work
+from services.gateway.media.playout import Playout
+from services.gateway.pipeline import SpeechLine
+from services.gateway.session import apology, ports
+from services.gateway.session.answer import Answer
+from services.gateway.session.brain_client import BrainAnswer
+from services.gateway.session.history import History
+from services.gateway.session.house import House, Spawn
+from services.gateway.session.person import Person
+from services.gateway.session.words import Words
+from services.gateway.turns import types as turns
+from services.gateway.turns.heard import SpeakingPace
+
+logger = logging.getLogger(__name__)
+_CANCELLED = FinishReason.CANCELLED
+_REASONS = {turns.Ending.INCOMPLETE: FinishReason.FAILED, turns.Ending.FAILED: FinishReason.FAILED}
+_UNTOLD = (turns.Ending.WASTED, turns.Ending.EMPTY)
+
+
+class Hub(Protocol):
+    """Where the agent's news go."""
+
+    session_id: str
+
+    def post(self, event: turns.Event) -> None:
+        """To the turn machine, after the step that runs."""
+
+    def tell(self, event: ports.SessionEvent) -> None:
+        """To the person's client."""
+
+
+@dataclass
+class Speech:
+    """One epoch and what belongs to it."""
+
+    answer: Answer
+    kind: turns.Kind
+    brain: BrainAnswer | None = None
+    is_told: bool = False  # AnswerStarted was
+    span: Work | None = None  # of its playout
+    reported: tuple[int, float] | None = None  # samples heard, by the client, and when it said so
+
+
+class Agent:
+    """See the module."""
+
+    def __init__(
+        self, house: House, hub: Hub, person: Person, history: History, playout: Playout, line: SpeechLine, spawn: Spawn
+    ) -> None:
+        self._house = house
+        self._hub = hub
+        self._person = person
+        self._history = history
+        self._playout = playout
+        self._line = line
+        self._spawn = spawn
+        self._time = asyncio.get_running_loop().time
+        self.settings = ports.SessionSettings()
+        self.client_buffer_s = ports.DEFAULT_CLIENT_BUFFER_S
+        self.speeches: dict[int, Speech] = {}
+        self.says: dict[int, str] = {}
+        self.last_heard = (0, "")
+        self._pace = SpeakingPace()
+        self._sent = (-1, 0)
+        self.ended: list[tuple[Work, str, str | None]] = []
+        """Turns whose answer ended in the step that runs: their spans are ended with it."""
+        self._texts: dict[int, tuple[str, int]] = {}  # of what was interrupted: its text, and characters heard of it
+
+    # Beginning.
+
+    def begin(self, action: turns.BeginAnswer) -> None:
+        """Make an epoch."""
+        if action.kind is turns.Kind.SAY:
+            self._begin_say(action)
+        elif action.kind is turns.Kind.APOLOGY:
+            self._new(action, self._words()).answer.play_ready_made(apology.earcon())
+            self._tell_text(self.speeches[action.epoch], apology.TEXT)
+        elif action.kind is turns.Kind.CONTINUATION:
+            self._begin_continuation(action)
+        else:
+            if action.attempt > 1:
+                self._person.turn(action.turn).timeline.forget_answer()
+            speech = self._new(action, self._words())
+            speech.brain = self._person.ask(action.turn, action.epoch, self._history.revision)
+
+    def _begin_say(self, action: turns.BeginAnswer) -> None:
+        speech = self._new(action, self._words(is_filtered=False))
+        speech.answer.add(self.says.pop(action.epoch))
+        speech.answer.text_is_over(FinishReason.COMPLETED)
+
+    def _begin_continuation(self, action: turns.BeginAnswer) -> None:
+        """Say what was not heard of an answer that noise had interrupted, as far as the brain had come with it."""
+        assert action.continues is not None
+        text, heard = self._texts.get(action.continues, ("", 0))
+        self._history.forget_answer(action.continues)
+        speech = self._new(action, self._words(already_heard=text[:heard]))
+        speech.answer.add(text[heard:])
+        speech.answer.text_is_over(FinishReason.COMPLETED)
+
+    def _new(self, action: turns.BeginAnswer, words: Words) -> Speech:
+        timeline = self._person.turn(action.turn).timeline
+        epoch = action.epoch
+        utterance = self._line.submit(
+            self._start(),
+            timeline.work.trace_parent(),
+            self._hub.session_id,
+            lambda milestone: self._reached(epoch, milestone),
+        )
+        answer = Answer(epoch, action.turn, utterance, words, self._playout, self._house.settings, self)
+        self.speeches[epoch] = Speech(answer, action.kind)
+        self._spawn(answer.run())
+        if not action.held:
+            self._tell_started(self.speeches[epoch])
+        return self.speeches[epoch]
+
+    def _words(self, is_filtered: bool = True, already_heard: str = "") -> Words:
+        filtered = is_filtered and self.settings.speakable_filter
+        return Words(self._house.settings, self._pace, filtered, already_heard)
+
+    def _start(self) -> gateway_pb2.SynthesizeStart:
+        """How the session speaks."""
+        settings, speech = self.settings, tts_lm_pb2.GenerateStart()
+        if settings.speech is not None:
+            speech.CopyFrom(settings.speech)
+        for name in ("resume", "text_timeout", "max_lead_frames", "trace"):
+            speech.ClearField(name)
+        if settings.voice:
+            speech.voice.name = settings.voice
+        speech.language = settings.language or speech.language
+        speech.instruct = settings.instruct or speech.instruct
+        form = stream_pb2.AudioFormat(
+            encoding=stream_pb2.AUDIO_ENCODING_PCM_S16LE, sample_rate_hz=ports.PLAYED_RATE_HZ, channel_count=1
+        )
+        return gateway_pb2.SynthesizeStart(speech=speech, format=form)
+
+    def release(self, epoch: int) -> None:
+        """A held epoch is the answer."""
+        speech = self.speeches.get(epoch)
+        if speech is not None:
+            self._tell_started(speech)
+            if speech.answer.words.text:
+                self._tell_text(speech, speech.answer.words.text)
+
+    def _tell_started(self, speech: Speech) -> None:
+        speech.is_told = True
+        self._hub.tell(ports.AnswerStarted(speech.answer.turn, speech.answer.epoch))
+
+    # Speaking.
+
+    def play(self, epoch: int) -> None:
+        """Let it be heard."""
+        if epoch in self.speeches:
+            self.speeches[epoch].answer.play()
+
+    def is_heard(self, epoch: int, unix_s: float) -> None:
+        """Its first sound went out."""
+        speech = self.speeches.get(epoch)
+        if speech is None:
+            return
+        self._reached(epoch, Milestone.PLAYOUT_FIRST, unix_s)
+        timeline = self._person.turn(speech.answer.turn).timeline
+        speech.span = self._house.telemetry.utterance(
+            SpanName.GATEWAY_PLAYOUT, timeline.work.trace_parent(), session_id=self._hub.session_id, epoch=epoch
+        )
+        self._hub.tell(ports.PlayoutStarted(epoch))
+        self.tell_measured(speech.answer.turn)
+
+    def tell_measured(self, turn: int) -> None:
+        """How long the steps of a turn took."""
+        milestones = self._person.turn(turn).timeline.since_speech_end_s
+        if milestones:
+            self._hub.tell(ports.TurnMeasured(turn, milestones))
+
+    def has_moved(self, epoch: int) -> bool:
+        """Whether more of it was sent since the last time."""
+        sent = self._playout.sent(epoch)
+        moved, self._sent = (epoch, sent) != self._sent, (epoch, sent)
+        return moved
+
+    def progress(self, epoch: int) -> None:
+        """Some more of it was sent: who reads along learns how far it is."""
+        speech = self.speeches.get(epoch)
+        if speech is not None and speech.is_told and speech.kind is not turns.Kind.APOLOGY:
+            self._tell_text(speech, speech.answer.words.text)
+
+    def _tell_text(self, speech: Speech, text: str, final: bool = False) -> None:
+        if not speech.is_told:
+            return
+        heard = speech.answer.words.heard(self._heard_samples(speech))
+        self._hub.tell(ports.Transcript(speech.answer.turn, False, text, final, min(heard, len(text))))
+
+    # Ending.
+
+    def end(self, action: turns.EndAnswer) -> None:
+        """An epoch is over."""
+        self.says.pop(action.epoch, None)
+        speech = self.speeches.pop(action.epoch, None)
+        if speech is None:
+            return
+        answer, is_whole = speech.answer, action.ending is turns.Ending.COMPLETED
+        samples, text, heard = self._heard(speech, is_whole, action.audible)
+        reason = answer.reason if is_whole else _REASONS.get(action.ending, _CANCELLED)
+        if not is_whole:
+            answer.cancel()
+            if speech.brain is not None:
+                speech.brain.cancel()
+        self._remember(speech, heard, is_whole, action.audible)
+        if speech.span is not None:
+            speech.span.end(reason.name)
+        if speech.is_told:
+            self.last_heard = (samples, text)
+            if speech.span is not None and not is_whole:
+                self._hub.tell(ports.PlayoutStopped(action.epoch, cleared=True))
+            self._tell_ended(speech, reason, samples, text, heard)
+        if speech.kind is turns.Kind.ANSWER and action.ending not in _UNTOLD and self._is_last(action):
+            error = answer.error.reason if answer.error is not None and reason is FinishReason.FAILED else None
+            self.ended.append((self._person.turn(answer.turn).timeline.work, reason.name, error))
+
+    def _is_last(self, action: turns.EndAnswer) -> bool:
+        """Not one that gives way to another attempt, or to the turn that goes on."""
+        return action.audible or action.ending not in (turns.Ending.FAILED, turns.Ending.SUPERSEDED)
+
+    def _heard(self, speech: Speech, is_whole: bool, audible: bool) -> tuple[int, str, int]:
+        """Samples, text and how many characters of it."""
+        words = speech.answer.words
+        if not audible:
+            return 0, "", 0
+        samples = self._playout.sent(speech.answer.epoch) if is_whole else self._heard_samples(speech)
+        heard = len(words.text) if is_whole else words.heard(samples)
+        return samples, words.text[:heard], heard
+
+    def _heard_samples(self, speech: Speech) -> int:
+        """By the client's last word and the time since, or by what was sent and its buffer."""
+        sent = self._playout.sent(speech.answer.epoch)
+        if speech.reported is None:
+            return max(0, sent - round(self.client_buffer_s * ports.PLAYED_RATE_HZ))
+        samples, reported_s = speech.reported
+        return min(sent, samples + round((self._time() - reported_s) * ports.PLAYED_RATE_HZ))
+
+    def _remember(self, speech: Speech, heard: int, is_whole: bool, audible: bool) -> None:
+        words, epoch = speech.answer.words, speech.answer.epoch
+        if speech.kind is turns.Kind.APOLOGY or not audible:
+            return
+        is_cut = not is_whole or speech.answer.reason is not FinishReason.COMPLETED
+        self._history.answer(speech.answer.turn, epoch, words.text[:heard], interrupted=is_cut)
+        self._texts = {epoch: (words.text, heard)}
+
+    def _tell_ended(self, speech: Speech, reason: FinishReason, samples: int, text: str, heard: int) -> None:
+        answer = speech.answer
+        if answer.words.text:
+            self._hub.tell(ports.Transcript(answer.turn, False, answer.words.text, True, heard))
+        error = answer.error if reason is FinishReason.FAILED else None
+        self._hub.tell(ports.AnswerEnded(answer.turn, answer.epoch, reason, samples, text, error))
+
+    def report(self, epoch: int, heard_samples: int) -> None:
+        """The client says how far it has come."""
+        if epoch in self.speeches:
+            self.speeches[epoch].reported = (heard_samples, self._time())
+
+    def close(self) -> None:
+        """Everything ends."""
+        for speech in self.speeches.values():
+            speech.answer.cancel()
+            if speech.brain is not None:
+                speech.brain.cancel()
+
+    # What happens to answers, and what the brain says.
+
+    def brain_says(self, epoch: int, text: str, token_count: int) -> None:
+        """See `person.Owner`."""
+        if epoch in self.speeches:
+            self.speeches[epoch].answer.add(text, token_count)
+
+    def brain_is_over(self, epoch: int, reason: FinishReason, error: MeshError | None) -> None:
+        """See `person.Owner`."""
+        speech = self.speeches.get(epoch)
+        if speech is None:
+            return
+        if not speech.answer.words.text and error is None:
+            self._hub.post(turns.TurnEmpty(epoch))
+        speech.answer.text_is_over(reason, error)
+
+    def answer_text(self, answer: Answer) -> None:
+        """See `answer.Owner`."""
+        self._hub.post(turns.AnswerText(answer.epoch))
+        speech = self.speeches.get(answer.epoch)
+        if speech is not None:
+            self._tell_text(speech, answer.words.text)
+
+    def answer_ready(self, answer: Answer) -> None:
+        """See `answer.Owner`."""
+        self._hub.post(turns.AudioReady(answer.epoch))
+
+    def answer_silent(self, answer: Answer) -> None:
+        """See `answer.Owner`."""
+        self._hub.post(turns.PlayoutDrained(answer.epoch))
+
+    def answer_failed(self, answer: Answer, error: MeshError) -> None:
+        """See `answer.Owner`."""
+        logger.warning("answer failed", extra={"epoch": answer.epoch, "reason": error.reason})
+        self._hub.post(turns.AnswerFailed(answer.epoch))
+        self._hub.tell(ports.Failed(error))
+
+    def reached(self, answer: Answer, milestone: Milestone) -> None:
+        """See `answer.Owner`."""
+        self._reached(answer.epoch, milestone)
+
+    def _reached(self, epoch: int, milestone: Milestone, unix_s: float | None = None) -> None:
+        speech = self.speeches.get(epoch)
+        if speech is not None and speech.kind is turns.Kind.ANSWER:
+            timeline = self._person.turn(speech.answer.turn).timeline
+            timeline.reached(milestone, time.time() if unix_s is None else unix_s)
