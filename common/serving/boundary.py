@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
 from typing import Any, NoReturn
 
 import grpc
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 # has no call that tells a hang-up from a half-close. A handler that returns in between waits this long for the news, so
 # that the call is counted as what it was.
 _HANG_UP_GRACE_S = 0.002
+Admission = Callable[[str, Any], AbstractContextManager[object]]
+"""What a service asks before each call of its own methods: the method, and grpc's context. Raises who may not."""
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -47,15 +49,25 @@ class _Call:
         boundary = self._boundary
         trace = boundary.telemetry.rpc(self._method, self._context.invocation_metadata())
         try:
-            if self._method.split("/")[1] in boundary.own:
-                boundary.calls.enter(self._task, self._streaming)
-            response = await self._answer(behaviour, request, of_stream)
+            with self._admission():
+                response = await self._answer(behaviour, request, of_stream)
             return serialise(response) if serialise and self._status() is grpc.StatusCode.OK else b""
         except BaseException as error:
             await self._tell(error, trace)
         finally:
             boundary.calls.leave(self._task)
             trace.end(self._status().name)
+
+    @contextmanager
+    def _admission(self) -> Iterator[None]:
+        """Whoever may not call takes no stream from those who may."""
+        boundary = self._boundary
+        if self._method.split("/")[1] not in boundary.own:
+            yield
+            return
+        with boundary.admission(self._method, self._context):
+            boundary.calls.enter(self._task, self._streaming)
+            yield
 
     def _status(self) -> grpc.StatusCode:
         return self._context.code() or grpc.StatusCode.OK
@@ -124,6 +136,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         self.own: set[str] = set()
         self.calls = calls
         self.telemetry = telemetry
+        self.admission: Admission = lambda method, context: nullcontext()
         self._max_request_bytes = max_request_bytes
         self._wrapped: dict[str, Any] = {}
 

@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from common.config import ServiceConfig
-from common.serving.boundary import Boundary
+from common.serving.boundary import Admission, Boundary
 from common.serving.calls import Calls
 from common.serving.health import ALIVE, NAME, Health
 from common.telemetry import Telemetry
@@ -80,6 +80,15 @@ class Server:
     def running_count(self) -> int:
         """Calls of the service's own methods that run now."""
         return self._calls.running_count
+
+    @property
+    def admission(self) -> Admission:
+        """Who may call; everybody, unless the service says."""
+        return self._boundary.admission
+
+    @admission.setter
+    def admission(self, admission: Admission) -> None:
+        self._boundary.admission = admission
 
     async def idle(self) -> None:
         """Return when none of them runs."""

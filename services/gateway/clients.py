@@ -17,6 +17,7 @@ from voicemesh.tts_lm.v1 import tts_lm_pb2, tts_lm_pb2_grpc
 
 from common.errors import MeshError, NotReady
 from common.status import error_of_call
+from services.gateway.access.tls import StageTls
 from services.gateway.discovery import Directory
 
 PROBE_TIMEOUT_S = 0.5
@@ -46,9 +47,9 @@ class Replica:
     Between probes `free_slots` is the last answer less what this gateway has begun there since.
     """
 
-    def __init__(self, address: str, stub: Callable[[grpc.aio.Channel], Any]) -> None:
+    def __init__(self, address: str, stub: Callable[[grpc.aio.Channel], Any], tls: StageTls | None = None) -> None:
         self.address = address
-        self.channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        self.channel = _channel(address, tls)
         self.stub = stub(self.channel)
         self.info: Any = None
         self.is_suspect = False  # failed since its last answer
@@ -87,6 +88,14 @@ class Replica:
             stream.give_up()
 
 
+def _channel(address: str, tls: StageTls | None) -> grpc.aio.Channel:
+    if tls is None:
+        return grpc.aio.insecure_channel(address, options=_OPTIONS)
+    credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
+    named = () if tls.name is None else (("grpc.ssl_target_name_override", tls.name),)
+    return grpc.aio.secure_channel(address, credentials, options=(*_OPTIONS, *named))
+
+
 class Replicas:
     """All processes of one stage, at the addresses that `Directory` finds. `probe` asks one of them what it is and how
     many slots it has free."""
@@ -98,15 +107,17 @@ class Replicas:
         stub: Callable[[grpc.aio.Channel], Any],
         probe: Callable[[Any], Any],
         stall_timeout_s: float,
+        tls: StageTls | None = None,
     ) -> None:
         self.stage = stage
+        self._tls = tls
         self._stall_timeout_s = stall_timeout_s
         self._stub = stub
         self._probe = probe
         self._directory = directory
         self._turn = count()
         self._homes: OrderedDict[str, Replica] = OrderedDict()
-        self.all = tuple(Replica(address, stub) for address in self._directory.addresses)
+        self.all = tuple(Replica(address, stub, tls) for address in self._directory.addresses)
         self._leaving: set[Replica] = set()  # nobody begins there any more, but somebody still speaks
 
     def choose(self, session_id: str, tried: Collection[Replica] = ()) -> Replica | None:
@@ -151,7 +162,7 @@ class Replicas:
     async def _become(self, addresses: Collection[str]) -> None:
         """Dial who is new. Who is gone gets nothing new, and is hung up on when it has said what it was saying."""
         known = {replica.address: replica for replica in (*self._leaving, *self.all)}
-        self.all = tuple(known.get(address) or Replica(address, self._stub) for address in addresses)
+        self.all = tuple(known.get(address) or Replica(address, self._stub, self._tls) for address in addresses)
         gone = set(known.values()).difference(self.all)
         self._leaving = {replica for replica in gone if replica.streams}
         for replica in gone - self._leaving:
@@ -254,6 +265,7 @@ class Stages:
         codec_address: str,
         stall_timeout_s: float = 10.0,
         brain_address: str = "127.0.0.1:50051",
+        tls: StageTls | None = None,
     ) -> None:
         self.brain = Replicas(
             "brain",
@@ -261,6 +273,7 @@ class Stages:
             brain_pb2_grpc.BrainServiceStub,
             lambda stub: stub.GetBrain(brain_pb2.GetBrainRequest(), timeout=PROBE_TIMEOUT_S),
             stall_timeout_s,
+            tls,
         )
         self.tts_lm = Replicas(
             "tts_lm",
@@ -268,6 +281,7 @@ class Stages:
             tts_lm_pb2_grpc.TtsLmServiceStub,
             lambda stub: stub.GetModel(tts_lm_pb2.GetModelRequest(), timeout=PROBE_TIMEOUT_S),
             stall_timeout_s,
+            tls,
         )
         self.codec = Replicas(
             "codec",
@@ -275,6 +289,7 @@ class Stages:
             codec_pb2_grpc.CodecServiceStub,
             lambda stub: stub.GetCodec(codec_pb2.GetCodecRequest(), timeout=PROBE_TIMEOUT_S),
             stall_timeout_s,
+            tls,
         )
         self._all = (self.brain, self.tts_lm, self.codec)
 

@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from common.stream_config import StreamConfig
 from common.voice_store import default_directory
+from services.gateway.access.config import AccessConfig
 from services.gateway.search import Patience
 from services.gateway.utterance import Terms
 
@@ -19,7 +19,7 @@ def _address_of(service: str, port: int) -> Callable[[], str]:
     return lambda: os.environ.get(f"VOICEMESH_{service}_ADDRESS") or f"127.0.0.1:{port}"
 
 
-class GatewayConfig(StreamConfig):
+class GatewayConfig(AccessConfig):
     """gateway: what users call; it joins the stages."""
 
     service: ClassVar[str] = "gateway"

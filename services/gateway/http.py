@@ -11,7 +11,6 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 from aiohttp import web
@@ -23,6 +22,9 @@ from common.serving import PortTaken, Server, draining_error
 from common.stream import FinishReason
 from common.telemetry import Milestone, SpanName, Work
 from services.gateway import openai_speech as openai
+from services.gateway.access import Door, spend_text
+from services.gateway.access.http_door import HttpDoor
+from services.gateway.access.tls import http_tls
 from services.gateway.audio_files import AudioFile, audio_file
 from services.gateway.config import GatewayConfig
 from services.gateway.realtime.routes import RealtimeRoutes
@@ -41,18 +43,21 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class HttpServer:
     """Serve it with `start`, end it with `close`."""
 
-    def __init__(self, config: GatewayConfig, gateway: Gateway, server: Server, edge: Edge) -> None:
+    def __init__(self, config: GatewayConfig, gateway: Gateway, server: Server, edge: Edge, door: Door) -> None:
         self._config = config
         self._gateway = gateway
         self._server = server
         self._edge = edge
+        self._door = HttpDoor(door, config)
         self._running = 0
         self._voices: tuple[float, tuple[tts_lm_pb2.VoiceInfo, ...]] = (0.0, ())
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
         """Listen. `PortTaken` when somebody else does."""
-        app = web.Application(middlewares=[_faults], client_max_size=self._config.max_request_bytes)
+        app = web.Application(
+            middlewares=[_faults, self._door.middleware], client_max_size=self._config.max_request_bytes
+        )
         app.router.add_post("/v1/audio/speech", self._speech)
         app.router.add_get("/v1/audio/speech/stream", self._stream)
         app.router.add_get("/v1/audio/voices", self._list_voices)
@@ -66,13 +71,14 @@ class HttpServer:
             app, handler_cancellation=True, access_log=None, shutdown_timeout=self._config.drain_deadline_s
         )
         await self._runner.setup()
-        host, port = self._config.host, self._config.http_port
+        host, port, tls = self._config.host, self._config.http_port, http_tls(self._config)
         try:
-            await web.TCPSite(self._runner, host, port).start()
+            await web.TCPSite(self._runner, host, port, ssl_context=tls).start()
         except OSError as error:
             why = "is taken by another program" if error.errno == errno.EADDRINUSE else f"fails: {error.strerror}"
             raise PortTaken(f"Port {port} on {host} for HTTP {why}.") from None
-        self._server.announcement["http"] = f"http://{_joined(host, self.port)}"
+        scheme = "http" if tls is None else "https"
+        self._server.announcement["http"] = f"{scheme}://{_joined(host, self.port)}"
 
     @property
     def port(self) -> int:
@@ -95,6 +101,7 @@ class HttpServer:
         except (ValueError, RecursionError):
             raise openai.Refused("The body is not JSON.", None, "invalid_json") from None
         asked = openai.speech_request(body, await self._house())
+        spend_text(len(asked.text))
         trace = (request.headers.get("traceparent", ""), request.headers.get("tracestate", ""))
         session_id = uuid4().hex
         work = self._server.telemetry.utterance(SpanName.GATEWAY_SYNTHESIZE, trace, session_id=session_id)
@@ -113,9 +120,6 @@ class HttpServer:
         return response
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
-        origin = request.headers.get("Origin")
-        if origin and urlsplit(origin).netloc != request.host:  # a browser asks nobody before it opens a socket
-            raise openai.Refused("Pages of other origins may not open this socket.", None, "origin", 403)
         house = await self._house()
         async with self._admitted():
             return await serve_socket(request, self._edge, self._gateway.stage(), lambda: house)
@@ -149,7 +153,8 @@ class HttpServer:
         return voices
 
     async def _list_voices(self, request: web.Request) -> web.Response:
-        return web.json_response({"voices": openai.voice_cards(await self._known_voices())})
+        voices, info = openai.voice_cards(await self._known_voices()), self._gateway.stages.tts_lm.info
+        return web.json_response({"voices": voices, "languages": [] if info is None else list(info.languages)})
 
     async def _list_models(self, request: web.Request) -> web.Response:
         house = await self._house()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ _STATUS = {
     "INVALID_ARGUMENT": 400,
     "FAILED_PRECONDITION": 400,
     "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403,
     "NOT_FOUND": 404,
     "RESOURCE_EXHAUSTED": 429,
     "UNAVAILABLE": 503,
@@ -115,7 +117,9 @@ def error_body(message: str, kind: str, param: str | None, code: str | None) -> 
 def fault(error: MeshError) -> tuple[int, dict[str, str], dict[str, Any]]:
     """Status, headers and body for a fault of ours."""
     status = _STATUS.get(error.status, 500)
-    headers = {"Retry-After": str(max(1, round(error.retry_after_s)))} if isinstance(error, Overloaded) else {}
+    headers = {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))} if isinstance(error, Overloaded) else {}
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     return status, headers, error_body(error.message, _type_of(status), None, error.reason.lower())
 
 

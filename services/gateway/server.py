@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from voicemesh.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from voicemesh.stream.v1 import stream_pb2
@@ -15,11 +15,19 @@ from common.stage import End, Stage
 from common.stream import Kind
 from common.telemetry import Milestone, SpanName, Work
 from common.voice_store import VoiceStore
+from services.gateway.access import spend_text
+from services.gateway.access.grpc_door import admission
+from services.gateway.access.tls import stage_tls
 from services.gateway.clients import Stages
 from services.gateway.config import GatewayConfig
 from services.gateway.http import HttpServer
 from services.gateway.pipeline import SpeechLine
+from services.gateway.realtime.board import LatencyBoard
+from services.gateway.session.ports import Sessions
 from services.gateway.utterance import Event, Sound, SpeechEnded, SpeechUtterance, Started
+
+if TYPE_CHECKING:
+    from services.gateway.media.webrtc import WebRtc
 
 SPEECH = "voicemesh.gateway.v1.SpeechService"
 CONVERSATION = "voicemesh.gateway.v1.ConversationService"
@@ -32,12 +40,19 @@ class Gateway:
         self._config = config
         self._watch: asyncio.Task[None] | None = None
         self.http: HttpServer | None = None
+        self.sessions: Sessions | None = None  # conversations, where they are offered
+        self.webrtc: WebRtc | None = None
+        self.board = LatencyBoard()
 
     async def start(self) -> None:
         """Dial and look once. A stage that is not there yet is told to whoever asks for speech, not waited for."""
         config = self._config
         self.stages = Stages(
-            config.tts_lm_address, config.codec_address, config.stall_timeout_s, brain_address=config.brain_address
+            config.tts_lm_address,
+            config.codec_address,
+            config.stall_timeout_s,
+            brain_address=config.brain_address,
+            tls=stage_tls(config),
         )
         self.time = asyncio.get_running_loop().time
         if self.http is not None:
@@ -69,8 +84,10 @@ class Gateway:
 def register(server: Server, gateway: Gateway, config: GatewayConfig) -> None:
     """Serve both services there."""
     edge = Edge(config.limits, server.telemetry, server.telemetry.observer("gateway"), server.draining)
+    door = config.door()
+    server.admission = admission(door)
     if config.http:
-        gateway.http = HttpServer(config, gateway, server, edge)
+        gateway.http = HttpServer(config, gateway, server, edge, door)
     speech = SpeechServicer(gateway, edge)
     server.add(gateway_pb2_grpc.add_SpeechServiceServicer_to_server, speech, SPEECH)
     # Every method answers UNIMPLEMENTED until conversation is built: that is what the generated class does.
@@ -124,6 +141,7 @@ class SynthesizeStage(Stage[gateway_pb2.SynthesizeRequest, gateway_pb2.Synthesiz
         elif payload == "boundary":
             utterance.boundary()
         else:
+            spend_text(len(request.text))
             utterance.feed(request.text)
 
     def flush(self, utterance: SpeechUtterance) -> None:

@@ -50,7 +50,7 @@ async def serve_socket(
     request: web.Request, edge: Edge, stage: Stage[Any, Any, Any], house: Callable[[], House]
 ) -> web.WebSocketResponse:
     """One caller, until it leaves or breaks the protocol; then an `error` message says how, and the socket closes."""
-    socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE_BYTES, heartbeat=30.0)
+    socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE_BYTES, heartbeat=30.0, protocols=("realtime",))
     await socket.prepare(request)
     try:
         await edge.serve(stage, _requests(socket, house), _Writer(socket))
