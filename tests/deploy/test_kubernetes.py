@@ -199,7 +199,7 @@ def test_ports_are_those_of_the_code(variant: str) -> None:
 @ours
 def test_every_variable_is_one_that_the_service_takes(variant: str) -> None:
     for _, container, services in running(variant):
-        given = {name: value for name, value in environment(container).items() if name.startswith("VOICEMESH_")}
+        given = variables(container)
         for service in services:
             config = load(CONFIGS[service], [], environ=given)
             assert config.host == "0.0.0.0"
@@ -210,7 +210,7 @@ def test_every_variable_is_one_that_the_service_takes(variant: str) -> None:
 def test_the_gateway_finds_every_stage_behind_a_headless_name(variant: str) -> None:
     services = of_kind(variant, "Service")
     (container,) = (container for _, container, run in running(variant) if run == ("gateway",))
-    config = load(GatewayConfig, [], environ=environment_of_gateway(container))
+    config = load(GatewayConfig, [], environ=variables(container))
     for service, address in (
         ("brain", config.brain_address),
         ("tts_lm", config.tts_lm_address),
@@ -223,14 +223,23 @@ def test_the_gateway_finds_every_stage_behind_a_headless_name(variant: str) -> N
     assert services["gateway"]["spec"]["sessionAffinity"] == "ClientIP"
 
 
-def environment_of_gateway(container: Object) -> dict[str, str]:
-    return {name: value for name, value in environment(container).items() if name.startswith("VOICEMESH_GATEWAY")}
+def variables(container: Object) -> dict[str, str]:
+    """What our configuration reads of its environment; a Secret that lists keys stands for one key."""
+    own = {name: value for name, value in environment(container).items() if name.startswith("VOICEMESH_")}
+    return {name: "somebody=" + "k" * 32 if value == "secret" else value for name, value in own.items()}
+
+
+@ours
+def test_a_gateway_that_can_be_reached_from_outside_asks_for_keys(variant: str) -> None:
+    (container,) = (container for _, container, run in running(variant) if run == ("gateway",))
+    config = load(GatewayConfig, [], environ=variables(container))
+    assert config.wants_secret == (VARIANTS[variant][0] != "bare")
 
 
 @ours
 def test_who_is_told_to_go_finishes_the_longest_answer_first(variant: str) -> None:
     for workload, container, services in running(variant):
-        given = {name: value for name, value in environment(container).items() if name.startswith("VOICEMESH_")}
+        given = variables(container)
         before_s = container["lifecycle"]["preStop"]["sleep"]["seconds"]
         for service in services:
             drain_s = load(CONFIGS[service], [], environ=given).drain_deadline_s
