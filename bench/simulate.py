@@ -3,8 +3,8 @@
 `bench steps` measures what steps cost; this replays loads on them (bench/simulation.py): bursts of N at once, Poisson
 arrivals of R a second, and N sessions that each speak without a pause, the next utterance when the last has been heard
 ("sustained"). The machine's capacity is the largest sustained N with which no utterance of any seed had an underrun.
-An utterance lasts log-normal seconds (median 4, sigma 0.6, cut to 0.5 … 20), a token of its text 3.2 frames. What is
-not in it: the gateway, the wire, and stages that take each other's core; `bench mesh` measures those.
+An utterance lasts as bench/loads.py draws it, a token of its text 3.2 frames. What is not in it: the gateway, the wire,
+and stages that take each other's core; `bench mesh` measures those.
 """
 
 from __future__ import annotations
@@ -17,19 +17,18 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from bench.loads import draw_seconds
 from bench.playback import listen
 from bench.report import Report, summarise
 from bench.simulation import FRAME_S, House, Machine, Speech
 from services.tts_lm.scheduler import Policy
 
-MEDIAN_S, SIGMA, SHORTEST_S, LONGEST_S = 4.0, 0.6, 0.5, 20.0
 FRAMES_PER_TOKEN = 3.2
 
 
 def length(draw: random.Random) -> tuple[int, int]:
     """Frames and text tokens of an utterance."""
-    seconds = min(max(draw.lognormvariate(0, SIGMA) * MEDIAN_S, SHORTEST_S), LONGEST_S)
-    frames = round(seconds / FRAME_S)
+    frames = round(draw_seconds(draw) / FRAME_S)
     return frames, max(1, round(frames / FRAMES_PER_TOKEN))
 
 

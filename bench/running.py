@@ -1,0 +1,147 @@
+"""Processes of a mesh for a benchmark: started, addressed, watched (memory, their Prometheus page), ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.request import urlopen
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from bench.report import ROOT
+
+Labels = frozenset[tuple[str, str]]
+Page = dict[tuple[str, Labels], float]
+
+
+@dataclass
+class Process:
+    """One service: where it listens and how it does."""
+
+    name: str
+    pid: int
+    address: str
+    metrics_port: int
+
+    def memory_mib(self) -> float:
+        """Most memory it ever had at once."""
+        for line in Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+        raise RuntimeError(f"the system does not say what {self.name} uses")
+
+    async def page(self) -> Page:
+        """All its counters as they stand."""
+        return await asyncio.to_thread(self._page)
+
+    def _page(self) -> Page:
+        with urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=20) as response:
+            text = response.read().decode()
+        samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
+        return {(sample.name, frozenset(sample.labels.items())): sample.value for sample in samples}
+
+
+@dataclass(frozen=True)
+class Between:
+    """What two readings of a page say of the time between them."""
+
+    before: Page
+    after: Page
+
+    def grown(self, name: str, **labels: str) -> float:
+        """By how much the counters of that name with these labels have grown, together."""
+        wanted = labels.items()
+        keys = [key for key in self.after if key[0] == name and wanted <= key[1]]
+        return sum(self.after[key] - self.before.get(key, 0.0) for key in keys)
+
+    def quantile(self, name: str, share: float) -> float | None:
+        """From a histogram's buckets, a straight line within each; None when nothing was counted."""
+        edges: dict[float, float] = {}
+        for key, value in self.after.items():
+            if key[0] == f"{name}_bucket":
+                edge = float(dict(key[1])["le"])
+                edges[edge] = edges.get(edge, 0.0) + value - self.before.get(key, 0.0)
+        low, below = 0.0, 0.0
+        total = max(edges.values(), default=0.0)
+        for edge, count in sorted(edges.items()):
+            if count >= share * total > below:
+                return low if edge == float("inf") else low + (share * total - below) / (count - below) * (edge - low)
+            low, below = edge, count
+        return None
+
+
+@dataclass
+class Mesh:
+    """What was started, by name; `gateway` is where callers go."""
+
+    gateway: str
+    processes: dict[str, Process] = field(default_factory=dict)
+
+
+def free_port() -> int:
+    """One that nobody has at this moment."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+@asynccontextmanager
+async def process(name: str, module: str, *arguments: str) -> AsyncIterator[Process]:
+    """`python -m module` with those arguments, READY."""
+    metrics_port = free_port()
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", module, *arguments, "--port", "0", "--metrics-port", str(metrics_port)),
+        *("--log-level", "ERROR"),
+        stdout=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "gen")])},
+    )
+    assert child.stdout is not None
+    try:
+        line = await child.stdout.readline()
+        if not line:
+            raise SystemExit(f"{name} could not start: exit code {await child.wait()}")
+        yield Process(name, child.pid, json.loads(line)["address"], metrics_port)
+    finally:
+        if child.returncode is None:
+            child.terminate()
+        await child.wait()
+
+
+@asynccontextmanager
+async def real_mesh(model: str, slots: int, talker: Sequence[str], codec: Sequence[str] = ()) -> AsyncIterator[Mesh]:
+    """tts_lm, codec and gateway over a checkpoint, each in a process of its own."""
+    common = ("--model", model, "--slot-count", str(slots))
+    async with (
+        process("tts_lm", "services.tts_lm", *common, *talker) as tts_lm,
+        process("codec", "services.codec", *common, "--no-encode", *codec) as decoder,
+        process(
+            "gateway",
+            "services.gateway",
+            *("--tts-lm-address", tts_lm.address, "--codec-address", decoder.address, "--no-http"),
+        ) as gateway,
+    ):
+        yield Mesh(gateway.address, {each.name: each for each in (tts_lm, decoder, gateway)})
+
+
+@asynccontextmanager
+async def toy_mesh(slots: int, step_s: float) -> AsyncIterator[Mesh]:
+    """The same over stages that compute nothing (tests/fakes.py)."""
+    fake = ("--slots", str(slots))
+    async with (
+        process("tts_lm", "tests.fakes", "tts_lm", *fake, "--step-s", str(step_s)) as tts_lm,
+        process("codec", "tests.fakes", "codec", *fake) as decoder,
+        process(
+            "gateway",
+            "services.gateway",
+            *("--tts-lm-address", tts_lm.address, "--codec-address", decoder.address, "--no-http"),
+        ) as gateway,
+    ):
+        yield Mesh(gateway.address, {each.name: each for each in (tts_lm, decoder, gateway)})
