@@ -18,8 +18,6 @@ from services.gateway.session.ports import BLOCK_S, Block
 RTP_BLOCK = 960  # 20 ms of Opus' RTP clock
 TIME_BASE = Fraction(1, 48000)
 MAX_WAITING = 2
-SKIP_SLOTS = 1.5
-"""So far behind the clock media time is skipped; less is the jitter of the thread, which must not add up."""
 
 
 class MediaClock:
@@ -33,8 +31,7 @@ class MediaClock:
         """The slot of the block that goes out now, and how many were missed before it."""
         if self._origin_s is None:
             self._origin_s = now_s
-        behind = (now_s - self._origin_s) / BLOCK_S - (self._slot + 1)
-        missed = int(behind) if behind >= SKIP_SLOTS else 0
+        missed = max(0, int((now_s - self._origin_s) / BLOCK_S) - (self._slot + 1))  # the pacer is less than one late
         self._slot += 1 + missed
         return self._slot, missed
 
