@@ -20,6 +20,11 @@ def tell(memory: Memory) -> None:
 def watch(memory: Memory) -> None:
     """Voice was heard: tell it, and wait for what comes of it no longer than windows could take."""
     tell(memory)
+    expect_end(memory)
+
+
+def expect_end(memory: Memory) -> None:
+    """Something waits for the candidate to be over: it will be, also if no window comes any more."""
     memory.arm(Timer.CANDIDATE, _WALL_S)
 
 

@@ -5,7 +5,7 @@ A rule is a function of the memory and the event; `table.py` says when it runs.
 
 from __future__ import annotations
 
-from services.gateway.turns import flow
+from services.gateway.turns import candidate, flow
 from services.gateway.turns.memory import Memory, Said, Timer
 from services.gateway.turns.types import (
     AnswerRequested,
@@ -92,8 +92,12 @@ def say(memory: Memory, event: Say) -> None:
     memory.out.append(QueueSay(said.epoch))
     if len(memory.says) > max(1, memory.settings.queued_says):
         memory.out.append(EndAnswer(memory.says.popleft().epoch, Ending.SUPERSEDED, audible=False))
-    if memory.state is State.LISTENING and memory.voice.from_sample is None:
+    if memory.state is not State.LISTENING:
+        return
+    if memory.voice.from_sample is None:
         flow.rest(memory)
+    else:
+        candidate.expect_end(memory)
 
 
 def _say_now(memory: Memory, said: Said) -> None:
