@@ -56,7 +56,7 @@ class _Said:
 
     text: str = ""
     heard: int = 0
-    final: bool = False
+    final: bool = False  # nothing more is told of it
 
 
 @dataclass
@@ -165,8 +165,9 @@ class Narrator:
 
     @_tell.register
     def _(self, event: TurnCommitted) -> Iterator[Event]:
-        if event.typed:
-            return  # its item was added when the client created it
+        if event.typed:  # its item was added when the client created it, with its text
+            self._turns[event.turn] = _Said(final=True)
+            return
         item_id = _turn_id(event.turn)
         yield self.event("input_audio_buffer.committed", item_id=item_id, previous_item_id=self._last_item)
         content = [{"type": "input_audio", "transcript": None}]

@@ -20,6 +20,8 @@ class NotedConversation:
         self.session_id = session_id
         self.resume_token = f"token of {session_id}"
         self.state = State.LISTENING
+        self.kind = transport.kind
+        self.started_s = 0.0
         self.epoch = 0
         self.turn = 0
         self.asked: list[tuple[Any, ...]] = []
@@ -52,6 +54,9 @@ class NotedConversation:
     def report_first_audible(self, epoch: int, heard_s: float) -> None:
         self._note("report_first_audible", epoch, heard_s)
 
+    def report_first_opus(self, epoch: int, encoded_s: float) -> None:
+        """Of no account here."""
+
     def update(self, settings: SessionSettings) -> None:
         self.settings = settings
         self._note("update")
@@ -81,6 +86,8 @@ class NotedConversation:
 class NotedSessions:
     """Opens up to `limit` conversations."""
 
+    kind: type[NotedConversation] = NotedConversation
+
     def __init__(self, limit: int = 8) -> None:
         self.limit = limit
         self.all: list[NotedConversation] = []
@@ -96,7 +103,7 @@ class NotedSessions:
             raise UnknownName("There is no session of that token here.")
         if len(self.all) >= self.limit:
             raise Overloaded(f"All {self.limit} conversations of this gateway are taken.", retry_after_s=3.0)
-        self.all.append(NotedConversation(transport, settings, session_id or f"session-{len(self.all)}"))
+        self.all.append(self.kind(transport, settings, session_id or f"session-{len(self.all)}"))
         return self.all[-1]
 
 

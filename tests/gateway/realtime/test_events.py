@@ -139,6 +139,10 @@ def test_deltas_join_to_the_transcript() -> None:
     assert one(messages, "response.done")["response"]["output"][0]["content"][0]["transcript"] == deltas
 
 
+def test_a_typed_turn_is_not_told_to_whom_typed_it() -> None:
+    assert told(TurnCommitted(1, typed=True), Transcript(1, True, "hello", True)) == []
+
+
 def test_a_transcript_that_changes_its_mind_is_told_whole() -> None:
     messages = told(Transcript(1, True, "wreck a nice", False), Transcript(1, True, "recognise", True))
     assert one(messages, "voice.transcript")["text"] == "recognise"
