@@ -19,6 +19,7 @@ from services.gateway.access import CONVERSATION, OPERATE, SPEECH, Shown, spend_
 from services.gateway.access.caller import scope_of_method, scope_of_path
 from services.gateway.access.door import secret_of
 from services.gateway.access.keys import records_of_file, records_of_text
+from services.gateway.access.tokens import Key
 from services.gateway.config import GatewayConfig
 from tests.gateway.access.tokens import SECRET, Authority, ec_key, forged, jwks, public_pem, rsa_key, token
 
@@ -87,7 +88,7 @@ def test_a_short_key_in_a_variable_is_refused() -> None:
 
 def test_a_token_of_the_shared_secret_lets_in_who_it_names() -> None:
     opened = door(jwt_secret=SECRET, jwt_issuer="us", jwt_audience="voice")
-    good = {"iss": "us", "aud": ["voice", "other"]}
+    good: dict[str, Any] = {"iss": "us", "aud": ["voice", "other"]}
     assert caller_of(opened, token(**good)) == "jwt:ada"
     wrong: dict[str, dict[str, Any]] = {
         "expired": {**good, "exp": time.time() - 60},
@@ -102,7 +103,7 @@ def test_a_token_of_the_shared_secret_lets_in_who_it_names() -> None:
     assert "not signed" in refusal_of(opened, token("x" * 32, **good)).message
     assert (
         "not signed"
-        in refusal_of(opened, jwt.encode({"sub": "ada", "exp": time.time() + 9, **good}, None, "none")).message
+        in refusal_of(opened, jwt.encode({"sub": "ada", "exp": time.time() + 9, **good}, "", "none")).message
     )
 
 
@@ -127,7 +128,7 @@ def test_public_keys_verify_with_their_own_algorithm_only(tmp_path: Path) -> Non
     assert caller_of(opened, token(first, "RS256", "first")) == "jwt:ada"
     assert caller_of(opened, token(second, "ES256", "second")) == "jwt:ada"
     assert caller_of(opened, token()) == "jwt:ada"
-    forged = [
+    strange = [
         token(stranger, "ES256", "second"),
         token(first, "RS256", "second"),
         forged(public_pem(first), "first"),
@@ -137,14 +138,14 @@ def test_public_keys_verify_with_their_own_algorithm_only(tmp_path: Path) -> Non
         token(first, "RS256"),
         token(first, "PS256", "first"),
     ]
-    for one in forged:
+    for one in strange:
         assert "not signed" in refusal_of(opened, one).message
     assert "not known" in refusal_of(door(jwt_jwks_file=path), token(second, "ES256", "third")).message
 
 
 def test_a_room_token_of_livekit_opens_a_conversation_and_nothing_else() -> None:
     opened = door(livekit_api_key="APIkey", livekit_api_secret=SECRET, jwt_secret="t" * 32)
-    room = {"iss": "APIkey", "video": {"roomJoin": True, "room": "r"}}
+    room: dict[str, Any] = {"iss": "APIkey", "video": {"roomJoin": True, "room": "r"}}
     assert caller_of(opened, token(**room), CONVERSATION) == "livekit:ada"
     assert "does not allow" in refusal_of(opened, token(**room), SPEECH).message
     assert "join a room" in refusal_of(opened, token(iss="APIkey", video={}), CONVERSATION).message
@@ -246,6 +247,6 @@ def test_what_cannot_be_is_said_at_the_start(environ: dict[str, str], sentence: 
 
 def test_the_effective_configuration_shows_no_secret() -> None:
     config = loaded(JWT_SECRET=SECRET, API_KEYS=f"ada={KEY}", LIVEKIT_API_KEY="k", LIVEKIT_API_SECRET=SECRET)
-    shown = f"{config!r} {config.model_dump(mode='json')} {config.door()._tokens._keys}"
+    shown = f"{config!r} {config.model_dump(mode='json')} {Key('HS256', SECRET)} {Shown(KEY)}"
     assert SECRET not in shown
     assert KEY not in shown
