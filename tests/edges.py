@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,11 +43,16 @@ EDGES = {
 
 @asynccontextmanager
 async def gateway(
-    talker: Any = None, codec: Any = None, telemetry: Telemetry | None = None, **settings: Any
+    talker: Any = None, codec: Any = None, telemetry: Telemetry | None = None, brain: Any = None, **settings: Any
 ) -> AsyncIterator[Server]:
-    """A real gateway over two real stages (with fakes without engines), all in this process."""
-    async with serving("tts_lm", talker) as below, serving("codec", codec) as beside:
+    """A real gateway over real stages (with fakes without engines), all in this process; a brain only if given one."""
+    async with AsyncExitStack() as stack:
+        below = await stack.enter_async_context(serving("tts_lm", talker))
+        beside = await stack.enter_async_context(serving("codec", codec))
         settings = {"tts_lm_address": below.address, "codec_address": beside.address, **settings}
+        if brain is not None:
+            thinking = await stack.enter_async_context(serving("brain", brain))
+            settings = {"brain_address": thinking.address, **settings}
         config = GatewayConfig(port=0, metrics=False, **settings)
         async with _serving(config, Gateway(config), services.gateway.server.register, telemetry) as server:
             yield server

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from common.voice_store import default_directory
 from services.gateway.access.config import AccessConfig
 from services.gateway.search import Patience
+from services.gateway.session.house import Numbers
+from services.gateway.session.keeping import Manner
+from services.gateway.turns.settings import TurnSettings
 from services.gateway.utterance import Terms
 
 
@@ -77,6 +82,35 @@ class GatewayConfig(AccessConfig):
         Field(default_factory=lambda: str(default_directory()), description="Directory of `voicemesh voices add`."),
     ]
 
+    max_sessions: Annotated[
+        int, Field(ge=1, le=100_000, description="Conversations held at once; more are refused at once.")
+    ] = 32
+    conversation_lead_frames: Annotated[
+        int, Field(ge=4, le=4096, description="As lead_frames, in conversations, where little is to be made in vain.")
+    ] = 8
+    answer_stall_s: Annotated[
+        float, Field(gt=0, le=600, description="An answer of which nothing is heard for so long is ended.")
+    ] = 10.0
+    session_resume_s: Annotated[
+        float, Field(gt=0, le=3600, description="A conversation whose connection is lost waits so long.")
+    ] = 30.0
+    turns: Annotated[
+        dict[str, bool | float | str],
+        Field(
+            default_factory=dict, description="Other numbers of turns (services/gateway/turns/settings.py), as JSON."
+        ),
+    ]
+    turn_model_file: Annotated[
+        Path | None,
+        Field(description="A smart-turn ONNX file that tells whether a turn is complete; absent: by words."),
+    ] = None
+    echo_cancellation: Annotated[
+        bool, Field(description="Take our own voice out of microphones, except where a session says otherwise.")
+    ] = True
+    history_audio_bytes: Annotated[
+        int, Field(ge=0, le=12 * 2**20, description="Audio of earlier turns without transcript that the brain is told.")
+    ] = 4_000_000
+
     paced_lead_s: Annotated[
         float, Field(ge=0, le=60, description="Sound that may lie ahead of the clock of a paced utterance.")
     ] = 0.4
@@ -104,6 +138,33 @@ class GatewayConfig(AccessConfig):
             paced_lead_s=self.paced_lead_s,
             patience=Patience(self.connect_timeout_s, self.resume_timeout_s),
         )
+
+    @property
+    def conversation_terms(self) -> Terms:
+        """The same in conversations."""
+        return replace(self.terms, lead_frames=self.conversation_lead_frames)
+
+    @property
+    def conversations(self) -> Manner:
+        """How conversations are held."""
+        numbers = Numbers(
+            patience=self.terms.patience,
+            history_audio_bytes=self.history_audio_bytes,
+            max_sessions=self.max_sessions,
+        )
+        return Manner(self._turn_settings(), numbers, self.turn_model_file, self.echo_cancellation)
+
+    def _turn_settings(self) -> TurnSettings:
+        known = {"stall_s": self.answer_stall_s, "resume_s": self.session_resume_s, "drain_s": self.drain_deadline_s}
+        return TurnSettings(**{**known, **self.turns})  # type: ignore[arg-type]
+
+    @model_validator(mode="after")
+    def _turns_work(self) -> GatewayConfig:
+        try:
+            self._turn_settings()
+        except TypeError as wrong:
+            raise ValueError(f"turns: {wrong}") from None
+        return self
 
     @field_validator("http_port")
     @classmethod

@@ -1,4 +1,4 @@
-"""The gateway's edge: `SpeechService` over `SpeechLine`s, and the parts of `ConversationService` that exist."""
+"""The gateway's edge: `SpeechService` over `SpeechLine`s, `ConversationService` over conversations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ from services.gateway.config import GatewayConfig
 from services.gateway.http import HttpServer
 from services.gateway.pipeline import SpeechLine
 from services.gateway.realtime.board import LatencyBoard
+from services.gateway.session.keeping import Conversations
 from services.gateway.session.ports import Sessions
+from services.gateway.session.servicer import ConversationServicer
 from services.gateway.utterance import Event, Sound, SpeechEnded, SpeechUtterance, Started
 
 if TYPE_CHECKING:
@@ -40,7 +42,8 @@ class Gateway:
         self._config = config
         self._watch: asyncio.Task[None] | None = None
         self.http: HttpServer | None = None
-        self.sessions: Sessions | None = None  # conversations, where they are offered
+        self.sessions: Sessions | None = None  # once it has started
+        self.conversations: Conversations | None = None  # where they are offered
         self.webrtc: WebRtc | None = None
         self.board = LatencyBoard()
 
@@ -55,6 +58,8 @@ class Gateway:
             tls=stage_tls(config),
         )
         self.time = asyncio.get_running_loop().time
+        if self.conversations is not None:
+            self.sessions = self.conversations.start(self.stages, self.conversation_line)
         if self.http is not None:
             await self.http.start()
         await self.stages.look()
@@ -64,12 +69,18 @@ class Gateway:
         """A way through the stages for one caller."""
         return SpeechLine(self.stages, self._config.terms, VoiceStore(self._config.voice_store))
 
+    def conversation_line(self) -> SpeechLine:
+        """The same for one conversation, which wants little made in advance."""
+        return SpeechLine(self.stages, self._config.conversation_terms, VoiceStore(self._config.voice_store))
+
     def stage(self) -> SynthesizeStage:
         """The meaning of one caller's stream, over whatever it comes."""
         return SynthesizeStage(self.line())
 
     async def close(self) -> None:
         """Hang up. Also after a `start` that failed half-way."""
+        if self.conversations is not None:
+            await self.conversations.close()
         if self.http is not None:
             await self.http.close()
         if self._watch is not None:
@@ -90,8 +101,8 @@ def register(server: Server, gateway: Gateway, config: GatewayConfig) -> None:
         gateway.http = HttpServer(config, gateway, server, edge, door)
     speech = SpeechServicer(gateway, edge)
     server.add(gateway_pb2_grpc.add_SpeechServiceServicer_to_server, speech, SPEECH)
-    # Every method answers UNIMPLEMENTED until conversation is built: that is what the generated class does.
-    conversation = gateway_pb2_grpc.ConversationServiceServicer()
+    gateway.conversations = conversations = Conversations(config.conversations, server.telemetry, server.draining)
+    conversation = ConversationServicer(lambda: conversations.registry, config.limits, edge.observer)
     server.add(gateway_pb2_grpc.add_ConversationServiceServicer_to_server, conversation, CONVERSATION)
 
 

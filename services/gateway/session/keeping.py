@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from common.duplex import Drain
@@ -20,39 +20,45 @@ from services.gateway.session.registry import Registry
 from services.gateway.turns.settings import TurnSettings
 
 
+@dataclass(frozen=True)
+class Manner:
+    """How conversations are held here."""
+
+    settings: TurnSettings = field(default_factory=TurnSettings)
+    numbers: Numbers = field(default_factory=Numbers)
+    turn_model: Path | None = None  # a smart-turn ONNX file; None: by the words alone
+    echo_cancellation: bool = True
+
+
 class Conversations:
     """Open it with `start` on the loop, close it last. `registry` is what transports ask for sessions."""
 
-    def __init__(
-        self,
-        telemetry: Telemetry,
-        settings: TurnSettings,
-        numbers: Numbers,
-        turn_model: Path | None = None,
-        echo_cancellation: bool = True,
-    ) -> None:
+    def __init__(self, manner: Manner, telemetry: Telemetry, drain: Drain | None = None) -> None:
+        self._manner = manner
         self._telemetry = telemetry
-        self._settings = settings
-        self._numbers = numbers
-        self._turn_model_file = turn_model
-        self._echo_cancellation = echo_cancellation
+        self._drain_event = drain
         self._judges: ThreadPoolExecutor | None = None
         self._draining: asyncio.Task[None] | None = None
         self.pacer = Pacer()
         self.registry: Registry
 
-    def start(self, stages: Stages, new_line: Callable[[], SpeechLine], drain: Drain | None) -> None:
-        """Conversations may be opened from now on, until `drain` begins."""
+    def start(self, stages: Stages, new_line: Callable[[], SpeechLine]) -> Registry:
+        """Conversations may be opened from now on, until the drain begins."""
+        manner = self._manner
         model: TurnModel = LexicalTurnModel()
-        if self._turn_model_file is not None:
-            model = SmartTurnModel(self._turn_model_file)
+        if manner.turn_model is not None:
+            model = SmartTurnModel(manner.turn_model)
             self._judges = ThreadPoolExecutor(1, "turn-model")
-        house = House(stages, new_line, self.pacer, self._telemetry, self._settings, self._numbers, model, self._judges)
-        if not self._echo_cancellation:
+        house = House(
+            stages, new_line, self.pacer, self._telemetry, manner.settings, manner.numbers, model, self._judges
+        )
+        if not manner.echo_cancellation:
             house = replace(house, new_echo=lambda: None)
         self.registry = Registry(house, self._telemetry.conversations())
-        if drain is not None:
-            self._draining = asyncio.create_task(self._drain(drain))  # ends in `close`, which raises what it raised
+        if self._drain_event is not None:
+            # ends in `close`, which raises what it raised
+            self._draining = asyncio.create_task(self._drain(self._drain_event))
+        return self.registry
 
     async def _drain(self, drain: Drain) -> None:
         await drain.wait()

@@ -18,7 +18,7 @@ from services.gateway.search import Patience
 from services.gateway.session import ports
 from services.gateway.session.dialogue import Dialogue
 from services.gateway.session.house import Numbers
-from services.gateway.session.keeping import Conversations
+from services.gateway.session.keeping import Conversations, Manner
 from services.gateway.turns.settings import TurnSettings
 from services.gateway.utterance import Terms
 from tests.edges import serving
@@ -108,7 +108,8 @@ async def home(
         stack.push_async_callback(stages.close)
         await stages.look()
         numbers = numbers or Numbers(patience=Patience(1.0, 5.0))
-        conversations = Conversations(telemetry or Telemetry.off(), settings or TurnSettings(), numbers)
-        conversations.start(stages, lambda: SpeechLine(stages, TERMS, VoiceStore("/nonexistent")), drain)
+        manner = Manner(settings or TurnSettings(), numbers)
+        conversations = Conversations(manner, telemetry or Telemetry.off(), drain)
+        conversations.start(stages, lambda: SpeechLine(stages, TERMS, VoiceStore("/nonexistent")))
         stack.push_async_callback(conversations.close)
         yield Home(conversations, stages)

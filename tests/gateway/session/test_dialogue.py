@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from common.stream import FinishReason
 from services.gateway.session import ports
 from tests.fakes import ScriptedBrain, speak, tone
