@@ -57,14 +57,13 @@ class Downlink(MediaStreamTrack):
         """The path is open and nothing piles up."""
         return self._started and len(self._packets) < MAX_WAITING
 
-    def play(self, block: Block) -> int:
-        """Encode and hand over; the pacer's thread. Returns how many slots were missed before it."""
+    def play(self, block: Block) -> None:
+        """Encode and hand over; the pacer's thread."""
         slot, missed = self._clock.next(self._time())
         self.skipped_slots += missed
         self._packets.append((slot, self.encoder.encode(block.samples)))
         with suppress(RuntimeError):  # the loop has ended, and with it everybody who listens
             self._event_loop.call_soon_threadsafe(self._wake.set)
-        return missed
 
     async def recv(self) -> Packet[Any]:
         """The next packet; aiortc asks from when the path is open."""

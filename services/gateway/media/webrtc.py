@@ -1,6 +1,6 @@
 """A person who comes by WebRTC. aiortc does ICE, DTLS, SRTP, RTCP and SDP; the sound on both ways is ours.
 
-    uplink    SRTP ─▶ aiortc ─▶ tap ─▶ receive ─▶ echo ─▶ Conversation.hear     (aiortc's own buffer: 82 ms and more)
+    uplink    SRTP ─▶ aiortc ─▶ tap ─▶ receive ─▶ Conversation.hear             (aiortc's own buffer: 82 ms and more)
     downlink  pacer ─▶ play ─▶ Opus ─▶ aiortc ─▶ SRTP                           (never bursts: `ready` says when)
     events    data channel `oai-events` ◀─▶ EventLink
 
@@ -26,7 +26,6 @@ from aiortc.rtcrtpreceiver import RTCRtpReceiver
 from common.errors import InvalidRequest, NotReady
 from services.gateway.media import ice
 from services.gateway.media.downlink import Downlink
-from services.gateway.media.echo import EchoCanceller
 from services.gateway.media.networks import Network, advertised
 from services.gateway.media.opus import Decoder, Encoder
 from services.gateway.media.receive import Received, Receiver, Samples
@@ -75,7 +74,6 @@ class MediaSettings:
     lost_listener_s: float = 12.0  # nor from one that never sent any: it is only heard of by checks and reports
     connect_s: float = 20.0  # for ICE and DTLS
     bitrate: int = 32000
-    echo_cancellation: bool = True
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,6 @@ class PeerStats:
     skipped_slots: int
     expected_loss: float
     round_trip_s: float | None
-    echo_reduction_db: float | None
     wait_s: float
 
 
@@ -155,7 +152,6 @@ class Peer:
         self._sender: Any = None
         self._receiver = Receiver(Decoder(), self._heard)
         self._receive_timer: asyncio.TimerHandle | None = None
-        self._echo = EchoCanceller.if_installed() if settings.echo_cancellation else None
         self._channel: RTCDataChannel | None = None
         self._early: deque[str] = deque(maxlen=MAX_EARLY_TEXTS)
         self._link = link_of(self._send)
@@ -215,13 +211,11 @@ class Peer:
         self._link.tell(event)
 
     def play(self, block: Block) -> None:
-        missed = self._downlink.play(block)
+        self._downlink.play(block)
         if block.is_speech and block.epoch != self._encoded_epoch and self._conversation is not None:
             self._encoded_epoch = block.epoch
             with suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(self._conversation.report_first_opus, block.epoch, self._loop.time())
-        if self._echo is not None:
-            self._echo.played(block.samples, missed)
 
     async def close(self, reason: str) -> None:
         """Hang up; 5 s at most. Concurrent calls wait for the same end."""
@@ -255,7 +249,6 @@ class Peer:
             skipped_slots=self._downlink.skipped_slots,
             expected_loss=self._downlink.encoder.expected_loss,
             round_trip_s=self._round_trip_s,
-            echo_reduction_db=None if self._echo is None else self._echo.reduction_db,
             wait_s=self._receiver.wait_s,
         )
 
@@ -280,11 +273,7 @@ class Peer:
         self._receive_timer = None if due_s is None else self._loop.call_at(due_s, self._gap_is_due)
 
     def _heard(self, samples: Samples, arrived_s: float) -> None:
-        if self._conversation is None or self._closing is not None:
-            return
-        if self._echo is not None:
-            samples = self._echo.cleaned(samples)
-        if samples.size:
+        if self._conversation is not None and self._closing is None:
             self._conversation.hear(samples, arrived_s)
 
     # Events.

@@ -28,7 +28,7 @@ from tests.impairment.udp import UdpRelay
 Samples = NDArray[np.int16]
 LOOPBACK = Network(interfaces=("127.0.0.0/8",))
 PATIENCE_S = 15.0
-QUIET = MediaSettings(echo_cancellation=False)
+QUIET = MediaSettings()
 
 
 async def until(fact: Callable[[], Any], patience_s: float = PATIENCE_S) -> None:

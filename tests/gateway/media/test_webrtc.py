@@ -64,7 +64,7 @@ async def test_a_person_who_leaves_suspends_the_conversation() -> None:
 
 
 async def test_a_person_of_whom_nothing_comes_is_missed() -> None:
-    async with house(MediaSettings(lost_s=0.8, echo_cancellation=False)) as at, call(at, up=Impairment()) as one:
+    async with house(MediaSettings(lost_s=0.8)) as at, call(at, up=Impairment()) as one:
         await until(lambda: one.talk.heard)
         assert one.relay is not None
         one.relay.blocked = True
@@ -73,7 +73,7 @@ async def test_a_person_of_whom_nothing_comes_is_missed() -> None:
 
 
 async def test_a_person_without_a_microphone_is_not_missed() -> None:
-    settings = MediaSettings(lost_s=0.2, lost_listener_s=20, echo_cancellation=False)
+    settings = MediaSettings(lost_s=0.2, lost_listener_s=20)
     async with house(settings) as at, call(at, speaks=False) as one:
         await until(lambda: len(one.person.arrivals) > 50)
         assert not one.talk.suspended

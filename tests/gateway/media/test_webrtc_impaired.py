@@ -71,7 +71,7 @@ def in_order(arrivals: list[Arrival]) -> None:
 
 
 async def test_an_outage_of_two_seconds_leaves_no_delay() -> None:
-    patient = MediaSettings(lost_s=60, echo_cancellation=False)
+    patient = MediaSettings(lost_s=60)
     async with house(patient) as at, call(at, up=Impairment()) as one:
         one.person.speech = lambda number: TONE[:480]
         await until(lambda: heard_s(one) > 0.4)
