@@ -234,8 +234,8 @@ class Talker:
         start = tts_lm_pb2.GenerateStart()
         start.CopyFrom(self._start)
         start.max_lead_frames = self._allowance.left
-        if start.max_frames:  # of which stages may or may not count those resumed from: the end is ours to see then
-            start.max_frames -= self.talked.frame_count - self._made
+        if start.max_frames:  # of which a stage counts what it delivers itself
+            start.max_frames -= self.talked.frame_count
         start.ClearField("resume")
         self._is_resumed = self._made > 0
         if self._codes:

@@ -68,8 +68,10 @@ class Admitted:
         request, given = self.request, self.request.max_frames
         # The reference counts the sample that ends speech too: max_new_tokens 8192 gives at most 8191 frames.
         longest = min(self.config.generation.max_new_tokens - 1, self.house.max_positions)
+        # The caller counts what is delivered; the model counts what was resumed from too.
+        allowed = given + len(self.resumed) if given else longest
         return Terms(
-            max_frames=min(given, longest) if given else longest,
+            max_frames=min(allowed, longest),
             max_positions=self.house.max_positions,
             max_lead_frames=request.max_lead_frames or None,
             unread_frame_limit=self.house.unread_frame_limit,

@@ -263,7 +263,12 @@ async def test_a_checkpoint_that_is_refused_is_told_by_start(tmp_path: Path) -> 
     await engine.close()
 
 
-async def test_resuming_what_is_already_complete_ends_at_once(tiny: Path) -> None:
+async def test_a_limit_counts_what_is_delivered_and_the_models_own_all_there_is(tiny: Path) -> None:
+    resumed = ResumePoint((1,) * 64)
     async with running(tiny) as engine:
-        codes, end = await say(engine, "Yes.", resume=ResumePoint((1,) * 64), max_frames=4)
-        assert (codes, end.reason) == ([], FinishReason.LENGTH)
+        codes, end = await say(engine, "Yes. " * 30, resume=resumed, max_frames=4)
+        assert (len(codes), end.frame_count) == (4, 4)
+    async with running(tiny, kv_positions=256, max_positions=64) as engine:
+        codes, end = await say(engine, "Yes. " * 30, resume=resumed)
+        assert end.reason is FinishReason.LENGTH
+        assert len(codes) < 60

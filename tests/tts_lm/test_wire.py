@@ -273,7 +273,8 @@ async def test_resume_continues_with_the_same_codes(talker: Client) -> None:
     for kept in (1, 2, 7, 20):
         codes = [code for frame in whole.codes[:kept] for code in frame]
         resume = tts_lm_pb2.Resume(codes=codes, text_token_count=kept)
-        rest = await talker.say(TEXT, sampling=tts_lm_pb2.Sampling(greedy=True), max_frames=24, resume=resume)
+        left = len(whole.codes) - kept  # the limit counts what is delivered
+        rest = await talker.say(TEXT, sampling=tts_lm_pb2.Sampling(greedy=True), max_frames=left, resume=resume)
         assert rest.codes == whole.codes[kept:]
         assert rest.ended.frame_count == len(rest.codes)
 
