@@ -77,8 +77,8 @@ def interrupted_by_client(memory: Memory, event: Interrupt) -> None:
 
 
 def answer_requested(memory: Memory, event: AnswerRequested) -> None:
-    """An answer to what is known already."""
-    flow.answer(memory, memory.committed)
+    """An answer to what is known already, not to a turn that could still go on."""
+    flow.answer(memory, None)
 
 
 def say(memory: Memory, event: Say) -> None:

@@ -158,6 +158,8 @@ def turn_empty(memory: Memory, event: TurnEmpty) -> None:
         drop_turn(memory)
         return
     memory.end(Ending.EMPTY)
+    if memory.committed is said.turn:
+        memory.committed = None
     memory.out.append(TurnDropped(said.turn.number))
     flow.after_nothing(memory)
 

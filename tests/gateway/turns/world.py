@@ -245,7 +245,7 @@ class World:
                 assert action.typed or manual or turn in witness.spoken, "I8: no turn without speech"
                 witness.committed[turn] = action
             case TurnDropped(turn):
-                assert turn in witness.spoken or turn in witness.committed
+                assert turn in witness.spoken or turn in witness.committed, "what was never a turn is not dropped"
                 witness.committed.pop(turn, None)
             case _:
                 pass
