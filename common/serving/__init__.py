@@ -12,10 +12,13 @@ Handlers raise `MeshError`; the boundary makes statuses of them.
 """
 
 import os
+import sys
 
 # grpc reads this when it is imported; without it, its core writes lines of its own into our logs for every lost
-# connection.
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+# connection. But a caller whose certificate is refused is seen by nobody else: where callers must show one, those lines
+# are wanted.
+_REFUSES = any(key.endswith("_TLS_CLIENT_CA_FILE") for key in os.environ) or "--tls-client-ca-file" in sys.argv
+os.environ.setdefault("GRPC_VERBOSITY", "INFO" if _REFUSES else "ERROR")
 
 from common.serving.calls import draining_error
 from common.serving.run import Build, Part, announce, run_service, run_services

@@ -124,6 +124,10 @@ class Server:
             self._health.say(name, ready)
 
     async def fail(self, why: str) -> None:
+        """As `give_up`."""
+        self.give_up(why)
+
+    def give_up(self, why: str) -> None:
         """The device failed or an invariant broke for good: neither ready nor alive, and `run_service` ends with 1."""
         logger.critical("service broke", extra={"why": why})
         self._calls.draining = True
