@@ -17,8 +17,12 @@ import sys
 # grpc reads this when it is imported; without it, its core writes lines of its own into our logs for every lost
 # connection. But a caller whose certificate is refused is seen by nobody else: where callers must show one, those lines
 # are wanted.
-_REFUSES = any(key.endswith("_TLS_CLIENT_CA_FILE") for key in os.environ) or "--tls-client-ca-file" in sys.argv
-os.environ.setdefault("GRPC_VERBOSITY", "INFO" if _REFUSES else "ERROR")
+os.environ.setdefault(
+    "GRPC_VERBOSITY",
+    "INFO"
+    if "--tls-client-ca-file" in sys.argv or any(key.endswith("_TLS_CLIENT_CA_FILE") for key in os.environ)
+    else "ERROR",
+)
 
 from common.serving.calls import draining_error
 from common.serving.run import Build, Part, announce, run_service, run_services

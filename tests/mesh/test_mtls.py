@@ -87,43 +87,43 @@ async def refused(channel: grpc.aio.Channel, **call: Any) -> grpc.StatusCode:
 
 
 async def test_speech_passes_where_everybody_shows_a_certificate(tmp_path: Path) -> None:
-    async with mesh(tmp_path, http=False) as them:
-        async with them.channel(them.gateway, them.authority.signed("ada")) as channel:
-            caller = Caller(Stub(channel).Synthesize())
-            await caller.say(TEXT)
-            assert caller.pcm == tone(speak(TEXT, 7))[0].tobytes()
+    async with mesh(tmp_path, http=False) as them, them.channel(them.gateway, them.authority.signed("ada")) as channel:
+        caller = Caller(Stub(channel).Synthesize())
+        await caller.say(TEXT)
+        assert caller.pcm == tone(speak(TEXT, 7))[0].tobytes()
 
 
 async def test_strangers_and_the_expired_are_refused_while_others_speak_on(tmp_path: Path) -> None:
-    async with mesh(tmp_path, http=False) as them:
-        async with them.channel(them.gateway, them.authority.signed("ada")) as channel:
-            caller = Caller(Stub(channel).Synthesize())
-            await caller.start()
-            await caller.text(TEXT)
-            await caller.heard(1)
-            strangers = [
-                Authority(tmp_path, "stranger").signed("ada"),
-                them.authority.signed("late", expired=True),
-                None,
-            ]
-            for pair in strangers:
-                for address in (them.gateway, them.codec):
-                    async with them.channel(address, pair) as strange:
-                        with pytest.raises(grpc.aio.AioRpcError) as error:
-                            await CodecStub(strange).GetCodec(codec_pb2.GetCodecRequest())
-                        assert error.value.code() is grpc.StatusCode.UNAVAILABLE
-            await caller.flush()
-            await caller.to_end()
-            assert caller.pcm == tone(speak(TEXT, 7))[0].tobytes()
+    async with mesh(tmp_path, http=False) as them, them.channel(them.gateway, them.authority.signed("ada")) as channel:
+        caller = Caller(Stub(channel).Synthesize())
+        await caller.start()
+        await caller.text(TEXT)
+        await caller.heard(1)
+        strangers = [
+            Authority(tmp_path, "stranger").signed("ada"),
+            them.authority.signed("late", expired=True),
+            None,
+        ]
+        for pair in strangers:
+            for address in (them.gateway, them.codec):
+                async with them.channel(address, pair) as strange:
+                    with pytest.raises(grpc.aio.AioRpcError) as error:
+                        await CodecStub(strange).GetCodec(codec_pb2.GetCodecRequest())
+                    assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+        await caller.flush()
+        await caller.to_end()
+        assert caller.pcm == tone(speak(TEXT, 7))[0].tobytes()
 
 
 async def test_a_gateway_that_shows_no_certificate_of_ours_gets_no_speech(tmp_path: Path) -> None:
     strange = Authority(tmp_path, "stranger").signed("gateway")
-    async with mesh(tmp_path, shown=strange, connect_timeout_s=0.2, http=False) as them:
-        async with them.channel(them.gateway, them.authority.signed("ada")) as channel:
-            caller = Caller(Stub(channel).Synthesize())
-            ended = await caller.say(TEXT)
-            assert (caller.reason, reason_of(ended)) == (FinishReason.FAILED, "DEPENDENCY_DOWN")
+    async with (
+        mesh(tmp_path, shown=strange, connect_timeout_s=0.2, http=False) as them,
+        them.channel(them.gateway, them.authority.signed("ada")) as channel,
+    ):
+        caller = Caller(Stub(channel).Synthesize())
+        ended = await caller.say(TEXT)
+        assert (caller.reason, reason_of(ended)) == (FinishReason.FAILED, "DEPENDENCY_DOWN")
 
 
 async def test_an_expired_token_and_a_flooded_key_are_refused_and_logged_and_others_speak(
@@ -132,14 +132,16 @@ async def test_an_expired_token_and_a_flooded_key_are_refused_and_logged_and_oth
     settings: Any = {"api_keys": f"flooder={KEY},ada={KEY}-ada", "key_calls_per_minute": 5, "jwt_secret": SECRET}
     expired = token(exp=time.time() - 60)
     with caplog.at_level(logging.DEBUG):
-        async with mesh(tmp_path, http=False, **settings) as them:
-            async with them.channel(them.gateway, them.authority.signed("ada")) as channel:
-                assert await refused(channel, metadata=bearer(expired)) is grpc.StatusCode.UNAUTHENTICATED
-                codes = await asyncio.gather(*(_flood(channel) for _ in range(40)))
-                assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) == 35
-                caller = Caller(Stub(channel).Synthesize(metadata=bearer(f"{KEY}-ada")))
-                await caller.say(TEXT)
-                assert caller.pcm == tone(speak(TEXT, 7))[0].tobytes()
+        async with (
+            mesh(tmp_path, http=False, **settings) as them,
+            them.channel(them.gateway, them.authority.signed("ada")) as channel,
+        ):
+            assert await refused(channel, metadata=bearer(expired)) is grpc.StatusCode.UNAUTHENTICATED
+            codes = await asyncio.gather(*(_flood(channel) for _ in range(40)))
+            assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) == 35
+            caller = Caller(Stub(channel).Synthesize(metadata=bearer(f"{KEY}-ada")))
+            await caller.say(TEXT)
+            assert caller.pcm == tone(speak(TEXT, 7))[0].tobytes()
     told = [record.__dict__ for record in caplog.records if record.message == "refused"]
     assert {(one["caller"], one["why"]) for one in told} == {("", "expired"), ("flooder", "calls")}
     logged = " ".join(str(record.__dict__) for record in caplog.records)
@@ -157,6 +159,11 @@ async def _flood(channel: grpc.aio.Channel) -> grpc.StatusCode | None:
     return None
 
 
+def _started(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as sink:
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=sink)
+
+
 async def test_a_refused_certificate_stands_in_the_log_of_who_refused_it(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     pair = authority.signed("codec")
@@ -166,8 +173,7 @@ async def test_a_refused_certificate_stands_in_the_log_of_who_refused_it(tmp_pat
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'gen'}"}
     environment.pop("GRPC_VERBOSITY", None)
     log = tmp_path / "log"
-    with log.open("wb") as sink:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=sink)
+    process = await asyncio.to_thread(_started, command, environment, log)
     try:
         address = (await asyncio.to_thread(read_ready_lines, process, 1, 60.0))["codec"]["address"]
         them = Mesh(authority, "", address, "")
