@@ -85,6 +85,7 @@ class Said:
     audible: bool = False  # it was begun to be heard
     failed: bool = False
     drained: bool = False  # there is nothing of it to hear
+    empty: bool = False  # held, and there was nothing to answer so far
     first_sound_s: float = 0.0
     hold_early: bool = False  # the hold began within `early_s`
     backchannel: bool = False  # the classifier says so

@@ -124,7 +124,8 @@ def reopen(memory: Memory) -> None:
 def end_of_turn(memory: Memory, *, forced: bool = False) -> None:
     """5, 6, 23: commit what was said, if it was anything."""
     turn = _turn(memory)
-    if turn.voiced_s < memory.settings.min_turn_speech_s:
+    empty = memory.said is not None and memory.said.empty
+    if empty or turn.voiced_s < memory.settings.min_turn_speech_s:
         drop_turn(memory)
         return
     memory.out.append(SpeechStopped(turn.number, turn.speech_end_sample))
@@ -150,12 +151,12 @@ def drop_turn(memory: Memory) -> None:
 
 
 def turn_empty(memory: Memory, event: TurnEmpty) -> None:
-    """6: nothing intelligible was in it, says who listened."""
+    """6: nothing intelligible was in it, says who listened; while it is a guess, more of the turn may come."""
     said = memory.alive(event.epoch)
     if said is None or said.audible or said.kind is not Kind.ANSWER or said.turn is None or said.turn.typed:
         return
-    if memory.turn is said.turn:
-        drop_turn(memory)
+    if said.held:
+        said.empty = True
         return
     memory.end(Ending.EMPTY)
     if memory.committed is said.turn:

@@ -200,6 +200,17 @@ def test_rule_6_a_click_is_no_turn() -> None:
     assert not talk.of(BeginAnswer)
 
 
+def test_rule_6_a_guess_that_nothing_was_said_drops_the_turn_when_it_is_over() -> None:
+    talk = Talk()
+    talk.speak(0.64)
+    talk.pause(0.128)
+    talk.tell(TurnEmpty(talk.wanted))
+    assert talk.state is State.ENDPOINTING
+    talk.pause(0.5)
+    assert talk.one(EndAnswer).ending is Ending.EMPTY
+    assert not talk.of(TurnCommitted)
+
+
 def test_rule_6_what_noise_interrupted_is_taken_up_again() -> None:
     talk = Talk()
     first = talk.answer()
