@@ -16,6 +16,7 @@ def builder(config: CodecConfig) -> Build:
 
     def build(server: Server) -> Engine:
         engine = open_engine(config.settings, server.telemetry.observer("codec"))
+        engine.on_broken = server.give_up
         register(server, engine, config, config.max_reference_bytes)
         return engine
 

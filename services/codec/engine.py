@@ -15,7 +15,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.errors import InvalidRequest, NotReady, OutOfOrder, Overloaded
+from common.errors import InvalidRequest, MeshError, NotReady, OutOfOrder, Overloaded
 from common.observer import NOBODY, Observer
 from common.stream import FinishReason
 from services.codec.session import Session
@@ -64,7 +64,7 @@ SLOT_RETRY_S = 0.5
 """A slot is free again when someone's utterance ends; utterances are seconds long."""
 
 
-def open_engine(settings: EngineSettings, observer: Observer = NOBODY) -> Engine:
+def open_engine(settings: EngineSettings, observer: Observer = NOBODY) -> CodecEngine:
     """The real engine over a checkpoint; nothing is read before `start`. `observer` is told each step."""
     return CodecEngine(settings, observer)
 
@@ -80,6 +80,8 @@ class CodecEngine:
         self._worker: Worker | None = None
         self._encoder: VoiceEncoder | None = None
         self._outbox: Outbox | None = None
+        self.on_broken: Callable[[str], None] = _ignore
+        """Told on the event loop, once, when the device has failed for good."""
 
     async def start(self) -> None:
         s = self._settings
@@ -94,6 +96,7 @@ class CodecEngine:
             primed=s.max_primed_voices,
             max_undelivered=s.max_queued_events,
             observer=self._observer,
+            on_fault=partial(self._outbox.call, lambda fault: self.on_broken(str(fault))),
         )
         self._worker.start()
 
@@ -218,11 +221,20 @@ class Outbox:
             if not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(self._drain)
 
+    def call(self, function: Callable[[MeshError], None], error: MeshError) -> None:
+        """Call on the loop, behind the events that are waiting."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, error)
+
     def _drain(self) -> None:
         self._woken = False
         while self._waiting:
             deliver, event = self._waiting.popleft()
             deliver(event)
+
+
+def _ignore(why: str) -> None:
+    """Nobody has asked."""
 
 
 def _load(settings: EngineSettings) -> tuple[Runner, VoiceEncoder | None]:

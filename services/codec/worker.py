@@ -48,9 +48,10 @@ class Worker:
         primed: int,
         max_undelivered: int,
         observer: Observer = NOBODY,
+        on_fault: Callable[[MeshError], None] = lambda fault: None,
     ) -> None:
         """Rows of the state: `slots`, then `parked`, then `primed`. A session with more than `max_undelivered` pieces
-        of sound that nobody has read sits out steps."""
+        of sound that nobody has read sits out steps. `on_fault` is called on the thread when the device has failed."""
         self._runner = runner
         self._observer = observer
         self._commands: SimpleQueue[Command | None] = SimpleQueue()
@@ -58,6 +59,7 @@ class Worker:
         self._parked = Shelf(slots, parked)
         self._primed = Shelf(slots + parked, primed)
         self._max_undelivered = max_undelivered
+        self._on_fault = on_fault
         self._steps = 0
         self.fault: MeshError | None = None
         self._thread = threading.Thread(target=self._run, name="codec-engine", daemon=True)
@@ -104,6 +106,7 @@ class Worker:
             _log.exception("the codec's thread failed")
             self.fault = Broken(f"The codec's device failed: {type(error).__name__}.")
             self._end_all()
+            self._on_fault(self.fault)
             while (command := self._commands.get()) is not None:
                 command()
                 self._end_all()

@@ -19,6 +19,7 @@ def builder(config: TtsLmConfig) -> Build:
         from services.tts_lm.load import create_engine  # torch, not before the configuration is known to be right
 
         engine = create_engine(config.options, server.telemetry.observer("tts_lm"))
+        engine.on_broken = server.give_up
         register(server, engine, config, VoiceStore(config.voice_store))
         return engine
 

@@ -100,6 +100,8 @@ class TalkerEngine:
         self._loop: Loop | None = None
         self._broken: MeshError | None = None
         self._thread: threading.Thread | None = None
+        self.on_broken: Callable[[str], None] = _ignore
+        """Told on the event loop, once, when the device has failed for good."""
 
     async def start(self) -> None:
         """Load and warm up; raises the `MeshError` that says why not."""
@@ -150,6 +152,7 @@ class TalkerEngine:
         self._broken = NotReady(f"the device failed and this replica no longer serves: {error}")
         left = [utterance.sequence for utterance in self._live.values()]
         self._deliver([Done(sequence, FinishReason.FAILED, self._broken) for sequence in left])
+        self.on_broken(str(self._broken))
 
     def submit(self, request: UtteranceRequest) -> Utterance:
         model, loop = self._ready()
@@ -327,6 +330,10 @@ class TalkerUtterance:
         if self._unreported * 2 >= self._sequence.terms.unread_frame_limit and not self._done:
             self._loop.commands.put(device.Read(self._sequence, self._unreported))
             self._unreported = 0
+
+
+def _ignore(why: str) -> None:
+    """Nobody has asked."""
 
 
 def _call(events: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: object) -> None:

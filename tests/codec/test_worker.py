@@ -149,3 +149,18 @@ def test_each_step_is_told_to_the_observer(device):
     running.join()
     assert [rows for _, rows in told] == [1] * len(device.steps)
     assert all(duration_s > 0 for duration_s, _ in told)
+
+
+def test_a_device_fault_is_told_once(device: CountingDevice) -> None:
+    told: list[Exception] = []
+    running = Worker(device, slots=4, parked=2, primed=1, max_undelivered=100, on_fault=told.append)
+    device.broken = True
+    device.permits.release(100)
+    running.start()
+    for slot in (0, 1):
+        ears = Ears(running, slot)
+        running.feed(ears.session, random_codes(1))
+        ears.end()
+    running.stop()
+    running.join()
+    assert told == [running.fault]

@@ -185,7 +185,8 @@ def over(runner: Any, tiny: Path, slots: int = 2) -> TalkerEngine:
 
 
 async def test_a_device_that_fails_ends_everyone_and_serves_no_more(tiny: Path) -> None:
-    engine = over(Failing(), tiny)
+    engine, told = over(Failing(), tiny), list[str]()
+    engine.on_broken = told.append
     await engine.start()
     ends = await asyncio.gather(say(engine, "Hello world. " * 9), say(engine, "Good morning. " * 9))
     assert [end.reason for _, end in ends] == [FinishReason.FAILED] * 2
@@ -194,6 +195,8 @@ async def test_a_device_that_fails_ends_everyone_and_serves_no_more(tiny: Path) 
     await asyncio.sleep(0)
     with pytest.raises(NotReady, match="no longer serves"):
         engine.submit(UtteranceRequest())
+    assert len(told) == 1
+    assert "device-side assert" in told[0]
     await engine.close()
 
 
