@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from common.playout import Playout
 from common.slots import Lease
 from common.stream import FinishReason
 from services.tts_lm.guards import RunawayGuard
 from services.tts_lm.model.prompt import Frame, Prompt, PromptRow, Script
 from services.tts_lm.pages import Pages
-from common.playout import Playout
 from services.tts_lm.prefix import Entry, Fill, PageCopy, Prefix
 
 
