@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from voicemesh.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from voicemesh.stream.v1 import stream_pb2
@@ -21,15 +21,13 @@ from services.gateway.access.tls import stage_tls
 from services.gateway.clients import Stages
 from services.gateway.config import GatewayConfig
 from services.gateway.http import HttpServer
+from services.gateway.media.webrtc import WebRtc
 from services.gateway.pipeline import SpeechLine
 from services.gateway.realtime.board import LatencyBoard
 from services.gateway.session.keeping import Conversations
 from services.gateway.session.ports import Sessions
 from services.gateway.session.servicer import ConversationServicer
 from services.gateway.utterance import Event, Sound, SpeechEnded, SpeechUtterance, Started
-
-if TYPE_CHECKING:
-    from services.gateway.media.webrtc import WebRtc
 
 SPEECH = "voicemesh.gateway.v1.SpeechService"
 CONVERSATION = "voicemesh.gateway.v1.ConversationService"
@@ -60,6 +58,8 @@ class Gateway:
         self.time = asyncio.get_running_loop().time
         if self.conversations is not None:
             self.sessions = self.conversations.start(self.stages, self.conversation_line)
+            if config.http and config.webrtc:
+                self.webrtc = WebRtc(config.network)
         if self.http is not None:
             await self.http.start()
         await self.stages.look()
@@ -81,6 +81,8 @@ class Gateway:
         """Hang up. Also after a `start` that failed half-way."""
         if self.conversations is not None:
             await self.conversations.close()
+        if self.webrtc is not None:
+            await self.webrtc.close()
         if self.http is not None:
             await self.http.close()
         if self._watch is not None:

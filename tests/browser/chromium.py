@@ -117,7 +117,7 @@ class Page:
                     await asyncio.sleep(0.02)
                 return value
         except TimeoutError:
-            seen = await self.run("document.body.innerText + JSON.stringify(window.voicemesh?.journal?.slice(-30))")
+            seen = await self.run("document.body.innerText + JSON.stringify(window.voicemesh?.journal?.slice(-8))")
             raise AssertionError(f"never true: {expression}\n{seen}\n{self.complaints}") from None
 
     async def press(self, key: str) -> None:

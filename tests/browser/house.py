@@ -22,7 +22,7 @@ from common.telemetry import Milestone
 from services.gateway.config import GatewayConfig
 from services.gateway.http import _faults
 from services.gateway.media.networks import Network
-from services.gateway.media.webrtc import MediaSettings, WebRtc
+from services.gateway.media.webrtc import WebRtc
 from services.gateway.realtime.board import LatencyBoard
 from services.gateway.realtime.routes import RealtimeRoutes
 from services.gateway.session.ports import (
@@ -60,6 +60,8 @@ MILESTONES = (0.0, 0.212, 0.231, 0.262, 0.318, 0.341, 0.352, 0.361)
 
 class ActingConversation(NotedConversation):
     """Answers what is typed or said aloud with `ANSWER`, or with `STORY` where a story is asked for."""
+
+    board: LatencyBoard
 
     def __init__(self, transport: Transport, settings: SessionSettings, session_id: str = "session") -> None:
         super().__init__(transport, settings, session_id)
@@ -131,7 +133,7 @@ class ActingConversation(NotedConversation):
     def tell(self, *events: SessionEvent) -> None:
         super().tell(*events)
         for event in events:
-            BOARD.tell(self.session_id, self.transport.kind, event, time.time())
+            self.board.tell(self.session_id, self.transport.kind, event, time.time())
 
     def _change(self, state: State) -> None:
         self.state = state
@@ -183,6 +185,11 @@ class ActingSessions(NotedSessions):
 
     kind = ActingConversation
 
+    def __init__(self, limit: int = 8) -> None:
+        super().__init__(limit)
+        self.board = LatencyBoard()
+        ActingConversation.board = self.board
+
 
 def gateway_of(sessions: Any, webrtc: WebRtc) -> Any:
     """As much of a gateway as the routes need."""
@@ -194,10 +201,9 @@ def gateway_of(sessions: Any, webrtc: WebRtc) -> Any:
     info = SimpleNamespace(model_id="mini", languages=["English", "Chinese"])
     stages = SimpleNamespace(voices=known, tts_lm=SimpleNamespace(info=info))
     loop_time = asyncio.get_running_loop().time
-    return SimpleNamespace(sessions=sessions, webrtc=webrtc, stages=stages, time=loop_time, board=BOARD)
+    return SimpleNamespace(sessions=sessions, webrtc=webrtc, stages=stages, time=loop_time, board=sessions.board)
 
 
-BOARD = LatencyBoard()
 VOICES = (("ada", "English"), ("ben", "English"), ("chen", "Chinese"))
 
 
@@ -205,7 +211,7 @@ VOICES = (("ada", "English"), ("ben", "English"), ("chen", "Chinese"))
 async def house(sessions: Any = None, port: int = 0) -> AsyncIterator[tuple[str, Any]]:
     """The address of a page whose conversations act, and the sessions."""
     sessions = sessions or ActingSessions()
-    webrtc = WebRtc(Network(interfaces=("127.0.0.1",)), MediaSettings(echo_cancellation=False))
+    webrtc = WebRtc(Network(interfaces=("127.0.0.1",)))
     gateway = gateway_of(sessions, webrtc)
     app = web.Application(middlewares=[_faults])
     RealtimeRoutes(GatewayConfig(port=0), cast(Any, gateway)).add(app)
