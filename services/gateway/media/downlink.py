@@ -25,15 +25,15 @@ class MediaClock:
 
     def __init__(self) -> None:
         self._origin_s: float | None = None
-        self._slot = -1
+        self.slot = -1
 
     def next(self, now_s: float) -> tuple[int, int]:
         """The slot of the block that goes out now, and how many were missed before it."""
         if self._origin_s is None:
             self._origin_s = now_s
-        missed = max(0, int((now_s - self._origin_s) / BLOCK_S) - (self._slot + 1))  # the pacer is less than one late
-        self._slot += 1 + missed
-        return self._slot, missed
+        missed = max(0, int((now_s - self._origin_s) / BLOCK_S) - (self.slot + 1))  # the pacer is less than one late
+        self.slot += 1 + missed
+        return self.slot, missed
 
 
 class Downlink(MediaStreamTrack):
@@ -51,6 +51,11 @@ class Downlink(MediaStreamTrack):
         self._wake = asyncio.Event()
         self._started = False
         self.skipped_slots = 0
+
+    @property
+    def slot(self) -> int:
+        """Of the last block, on the media clock; -1 before the first."""
+        return self._clock.slot
 
     @property
     def ready(self) -> bool:

@@ -133,6 +133,7 @@ class Person:
 
     def __init__(self) -> None:
         self.said: list[float] = []  # when each block was handed over
+        self.slots: list[int] = []  # and as which
         self.arrivals: list[Arrival] = []
         self.texts: list[str] = []
         self.speech: Callable[[int], Samples] = lambda number: np.zeros(480, np.int16)
@@ -167,6 +168,7 @@ class Person:
         if self._uplink.ready and not self.muted:
             self.said.append(time.monotonic())
             self._uplink.play(Block(self.speech(len(self.said) - 1), True, 1, 0))
+            self.slots.append(self._uplink.slot)
 
     def heard(self) -> Samples:
         """What has arrived, in the order of the sender, decoded at 24 kHz; nothing concealed."""
