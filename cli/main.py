@@ -7,10 +7,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cli.commands import bench, checkpoint, codes, decode, doctor, say, serve, voices
+from cli.commands import bench, chat, checkpoint, codes, decode, doctor, say, serve, tune, voices
 from cli.errors import CommandError
 
-_COMMANDS = (serve, say, codes, decode, voices, checkpoint, bench, doctor)
+_COMMANDS = (serve, say, chat, codes, decode, voices, checkpoint, bench, tune, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

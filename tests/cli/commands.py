@@ -39,15 +39,15 @@ def heed_interrupts() -> None:
 
 
 @asynccontextmanager
-async def started(*arguments: str, stdin: int | IO[str] = PIPE) -> AsyncIterator[Process]:
-    """A running command with pipes on all sides; killed when the block ends before it has."""
+async def started(*arguments: str, stdin: int | IO[str] = PIPE, stdout: int = PIPE) -> AsyncIterator[Process]:
+    """A running command with pipes where it is given nothing else; killed when the block ends before it has."""
     process: Process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "cli",
         *arguments,
         stdin=stdin,
-        stdout=PIPE,
+        stdout=stdout,
         stderr=PIPE,
         cwd=ROOT,
         preexec_fn=heed_interrupts,

@@ -82,6 +82,7 @@ class Agent:
         self.last_heard = (0, "")
         self._pace = SpeakingPace()
         self._sent = (-1, 0)
+        self._last_error: MeshError | None = None
         self.ended: list[tuple[Work, str, str | None]] = []
         """Turns whose answer ended in the step that runs: their spans are ended with it."""
         self._texts: dict[int, tuple[str, int]] = {}  # of what was interrupted: its text, and characters heard of it
@@ -220,6 +221,8 @@ class Agent:
         answer, is_whole = speech.answer, action.ending is turns.Ending.COMPLETED
         samples, text, heard = self._heard(speech, is_whole, action.audible)
         reason = answer.reason if is_whole else _REASONS.get(action.ending, _CANCELLED)
+        if speech.kind is turns.Kind.APOLOGY:  # it was heard, but it is no answer
+            reason, answer.error = FinishReason.FAILED, self._last_error
         if not is_whole:
             answer.cancel()
             if speech.brain is not None:
@@ -319,6 +322,7 @@ class Agent:
         """See `answer.Owner`."""
         logger.warning("answer failed", extra={"epoch": answer.epoch, "reason": error.reason})
         self._hub.post(turns.AnswerFailed(answer.epoch))
+        self._last_error = error
         self._hub.tell(ports.Failed(error))
 
     def reached(self, answer: Answer, milestone: Milestone) -> None:
