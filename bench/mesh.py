@@ -165,6 +165,11 @@ async def pages(mesh: Mesh | None) -> dict[str, Page]:
     return {} if mesh is None else {name: await process.page() for name, process in mesh.processes.items()}
 
 
+def processor(mesh: Mesh | None) -> dict[str, float]:
+    """Processor time that every process has used."""
+    return {} if mesh is None else {name: process.cpu_s() for name, process in mesh.processes.items()}
+
+
 def tell_stages(report: Report, mesh: Mesh, before: dict[str, Page], after: dict[str, Page], **where: Any) -> None:
     """What the talker's steps took meanwhile, how its prefixes were found, what everyone's memory is."""
     talker = Between(before["tts_lm"], after["tts_lm"])
@@ -211,8 +216,8 @@ async def measure_loads(
         loads: list[dict[str, Any]] = [{"load": "burst", "at_once": size} for size in arguments.bursts]
         loads += [{"load": "poisson", "per_s": rate} for rate in arguments.rates]
         for where in loads:
-            before = await pages(mesh)
-            taken = []
+            before, used_s = await pages(mesh), processor(mesh)
+            taken: list[list[Outcome]] = []
             for seed in range(1, arguments.seeds + 1):
                 if where["load"] == "burst":
                     taken.append(await burst(ask, said(seed), where["at_once"], arguments.rounds))
@@ -220,6 +225,10 @@ async def measure_loads(
                     taken.append(await poisson(ask, said(seed), arrivals(seed, where["per_s"], arguments.seconds)))
             tell(report, taken, **where, **on)
             if mesh is not None:
+                audio_s = sum(o.heard.audio_s for outcomes in taken for o in outcomes if o.heard is not None)
+                for name, now_s in processor(mesh).items():
+                    if audio_s:
+                        report.value(f"{name}_cpu_s_per_audio_s", (now_s - used_s[name]) / audio_s, **where, **on)
                 tell_stages(report, mesh, before, await pages(mesh), **where, **on)
 
 
