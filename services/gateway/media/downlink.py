@@ -47,10 +47,12 @@ class Downlink(MediaStreamTrack):
         self._time = time
         self._event_loop = asyncio.get_running_loop()
         self._clock = MediaClock()
-        self._packets: deque[tuple[int, bytes]] = deque()
+        self._packets: deque[tuple[int, bytes, bool]] = deque()
+        self._was_speech = False
         self._wake = asyncio.Event()
         self._started = False
         self.skipped_slots = 0
+        self.begins_spurt = False  # the packet that aiortc took last is the first of what is said
 
     @property
     def slot(self) -> int:
@@ -66,7 +68,9 @@ class Downlink(MediaStreamTrack):
         """Encode and hand over; the pacer's thread."""
         slot, missed = self._clock.next(self._time())
         self.skipped_slots += missed
-        self._packets.append((slot, self.encoder.encode(block.samples)))
+        begins = block.is_speech and not self._was_speech
+        self._was_speech = block.is_speech
+        self._packets.append((slot, self.encoder.encode(block.samples), begins))
         with suppress(RuntimeError):  # the loop has ended, and with it everybody who listens
             self._event_loop.call_soon_threadsafe(self._wake.set)
 
@@ -76,7 +80,7 @@ class Downlink(MediaStreamTrack):
         while not self._packets:
             self._wake.clear()
             await self._wake.wait()
-        slot, payload = self._packets.popleft()
+        slot, payload, self.begins_spurt = self._packets.popleft()
         packet = Packet(payload)
         packet.pts = slot * RTP_BLOCK
         packet.time_base = TIME_BASE

@@ -57,7 +57,7 @@ class EchoCanceller:
     @classmethod
     def if_installed(cls) -> EchoCanceller | None:
         """None where livekit's package is not."""
-        found = _library()
+        found = library()
         if found is None:
             return None
         module, frame = found
@@ -146,7 +146,7 @@ def _energy(samples: Samples) -> float:
 
 
 @functools.cache
-def _library() -> tuple[Any, Any] | None:
+def library() -> tuple[Any, Any] | None:
     """AEC3 and the class of its frames; looked for once, 0.3 s."""
     if find_spec("livekit") is None:
         _LOG.warning("there is no echo cancellation: the package livekit is not installed")

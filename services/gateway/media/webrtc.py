@@ -21,10 +21,12 @@ from typing import Any, Protocol
 import aiortc
 from aiortc import RTCConfiguration, RTCDataChannel, RTCIceServer, RTCPeerConnection, RTCSessionDescription
 from aiortc.exceptions import InvalidStateError, OperationError
+from aiortc.rtcdtlstransport import RTCDtlsTransport
 from aiortc.rtcrtpreceiver import RTCRtpReceiver
+from aiortc.rtp import is_rtcp
 
 from common.errors import InvalidRequest, NotReady
-from services.gateway.media import ice
+from services.gateway.media import echo, ice, opus
 from services.gateway.media.downlink import Downlink
 from services.gateway.media.networks import Network, advertised
 from services.gateway.media.opus import Decoder, Encoder
@@ -152,6 +154,7 @@ class Peer:
         self._sender: Any = None
         self._receiver = Receiver(Decoder(), self._heard)
         self._receive_timer: asyncio.TimerHandle | None = None
+        self._timer_due_s: float | None = None
         self._channel: RTCDataChannel | None = None
         self._early: deque[str] = deque(maxlen=MAX_EARLY_TEXTS)
         self._link = link_of(self._send)
@@ -184,6 +187,7 @@ class Peer:
                     other.direction = "inactive"
             setattr(ours.receiver, _JITTER_BUFFER, _Tap(self._packet))
             self._sender = ours.sender
+            self._mark_spurts(ours.sender.transport)
             conversation = open_conversation(self)
             self._conversation = conversation
             await connection.setLocalDescription(await connection.createAnswer())
@@ -195,6 +199,17 @@ class Peer:
         self._watching = self._loop.create_task(self._watch(), name="webrtc-watch")
         text = advertised(connection.localDescription.sdp, self._network.advertised_addresses)
         return Accepted(text, self, conversation)
+
+    def _mark_spurts(self, transport: Any) -> None:
+        """aiortc sets the marker on every packet; receivers that set their delay anew at each would never settle."""
+        send = transport._send_rtp
+
+        async def send_marked(data: bytes) -> None:
+            if not is_rtcp(data) and not self._downlink.begins_spurt:
+                data = bytes([data[0], data[1] & 0x7F]) + data[2:]
+            await send(data)
+
+        transport._send_rtp = send_marked
 
     # What the conversation calls: Transport.
 
@@ -261,15 +276,17 @@ class Peer:
         self._await_gap()
 
     def _gap_is_due(self) -> None:
+        self._receive_timer = None
         self._receiver.timer(self._loop.time())
         self._await_gap()
 
     def _await_gap(self) -> None:
-        due_s, timer = self._receiver.due_s, self._receive_timer
-        if timer is not None and not timer.cancelled() and timer.when() == due_s:
-            return
-        if timer is not None:
-            timer.cancel()
+        due_s = self._receiver.due_s
+        if self._receive_timer is not None:
+            if due_s == self._timer_due_s:
+                return
+            self._receive_timer.cancel()
+        self._timer_due_s = due_s
         self._receive_timer = None if due_s is None else self._loop.call_at(due_s, self._gap_is_due)
 
     def _heard(self, samples: Samples, arrived_s: float) -> None:
@@ -355,11 +372,16 @@ class _Tap:
 
 
 def check() -> None:
-    """This aiortc is one whose jitter buffer can be replaced, and it offers FEC. `NotReady` where it is another."""
-    if _JITTER_BUFFER not in RTCRtpReceiver.__init__.__code__.co_names:
-        raise NotReady(f"aiortc {aiortc.__version__} keeps its jitter buffer elsewhere; 1.16 is known to work.")
+    """All that calls need is here, loaded before the first one: libopus, and an aiortc whose jitter buffer and sender
+    are where we reach into them. `NotReady` where something is not."""
+    if _JITTER_BUFFER not in RTCRtpReceiver.__init__.__code__.co_names or not hasattr(RTCDtlsTransport, "_send_rtp"):
+        raise NotReady(f"aiortc {aiortc.__version__} is made otherwise than 1.16, which is known to work.")
     for codec in filter(_is_opus, aiortc.codecs.CODECS["audio"]):
         codec.parameters = {"minptime": 10, "useinbandfec": 1}  # otherwise no browser sends redundancy
+    for library in ("aioice", "aiortc"):
+        logging.getLogger(library).setLevel(logging.WARNING)  # they tell of every candidate, addresses and all
+    opus.load()
+    echo.library()
     ice.installed()
 
 

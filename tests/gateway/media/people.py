@@ -125,6 +125,7 @@ class Arrival:
     at_s: float
     sequence: int
     timestamp: int
+    marker: bool
     payload: bytes = field(repr=False)
 
 
@@ -161,7 +162,8 @@ class Person:
 
     def add(self, packet: Any) -> tuple[bool, None]:
         """In the place of aiortc's jitter buffer."""
-        self.arrivals.append(Arrival(time.monotonic(), packet.sequence_number, packet.timestamp, packet._data))
+        marker = bool(packet.marker)
+        self.arrivals.append(Arrival(time.monotonic(), packet.sequence_number, packet.timestamp, marker, packet._data))
         return False, None
 
     def _tick(self, slot: int, now_s: float) -> None:

@@ -39,6 +39,7 @@ async def test_what_is_played_arrives_whole_and_silence_is_sent() -> None:
         loud = np.abs(one.person.heard().astype(int)) > 300
         assert 0.8 < (np.flatnonzero(loud).max() - np.flatnonzero(loud).min()) / 24000 < 1.1
         assert [epoch for epoch, _ in one.talk.encoded] == [1]
+        assert sum(arrival.marker for arrival in one.person.arrivals) == 1  # of the first that was said
         sequence = [arrival.sequence for arrival in one.person.arrivals]
         assert {(later - first) & 0xFFFF for first, later in pairwise(sequence)} == {1}
 
