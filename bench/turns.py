@@ -5,6 +5,11 @@ first sample above −40 dB of the sentence's peak to the end of the window in w
 sample to the window in which the silence is long enough. Two voices, three speeds, English and Chinese. What network,
 event loop and turn model add is not in them. False starts are counted in sounds without voice. Costs are of one call,
 alone in this process, with OMP_NUM_THREADS as it is set.
+
+`heard_error_words` is how many words too many (or, below 0, too few) `heard.py` believes were heard when a word has
+just been said. When that is, is how long the synthesiser takes for the text up to there alone: a little late, as it
+slows down before an end. `cut in` is an answer that is still being made, its voice's pace known from the answers before
+(none before the first); `made` one that is complete.
 """
 
 from __future__ import annotations
@@ -26,7 +31,7 @@ from numpy.typing import NDArray
 from bench.report import Report
 from services.gateway.hearing.listener import Listener
 from services.gateway.hearing.smart_turn import log_mel
-from services.gateway.turns.heard import HeardLedger, SpeakingPace
+from services.gateway.turns.heard import HeardLedger, SpeakingPace, word_end
 from services.gateway.turns.machine import TurnMachine
 from services.gateway.turns.settings import TurnSettings
 from services.gateway.turns.types import AudioReady, Connected, PlayoutProgress, State, VoiceWindow
@@ -36,6 +41,17 @@ WINDOW_S = 0.032
 SENTENCES = {
     "en-us": ("Hello there.", "What is the weather like today?", "Please tell me a long story.", "Seven plus five."),
     "cmn": ("你好。", "今天天气怎么样？", "请给我讲一个故事。", "七加五等于多少？"),
+}
+ANSWERS = {
+    "en-us": (
+        "Hello there, this is a rather long answer. It goes on for a while, as answers do.",
+        "The train leaves at 9:45 from platform 12, and arrives at about a quarter past three in the afternoon.",
+        "There was a small fox. He lived in a wood near the sea! Every morning, he went down to watch the boats.",
+    ),
+    "cmn": (
+        "你好，今天天气很好。我们可以去公园散步，也可以在家里看书。",
+        "从前有一只小狐狸，住在海边的树林里。每天早上，它都去看船。",
+    ),
 }
 VOICES = ("", "+f3")
 SPEEDS = (130, 170, 220)
@@ -63,6 +79,7 @@ def main() -> None:
     spoken = list(speech())
     delays(report, spoken)
     false_starts(report)
+    heard_words(report)
     costs(report, spoken[0].samples, arguments.calls)
     print(report.table())
     print(report.write())
@@ -174,6 +191,38 @@ def quiet_sounds(seconds: int = 60) -> dict[str, Sound]:
     hum = sum(np.sin(2 * np.pi * 50 * multiple * np.arange(count) / RATE_HZ) / multiple for multiple in (1, 2, 3, 5))
     shapes = {"silence": np.zeros(count), "white": white, "brown": brown, "clicks": clicks, "hum": np.asarray(hum)}
     return {name: (shape / max(np.abs(shape).max(), 1) * 8000).astype(np.int16) for name, shape in shapes.items()}
+
+
+def heard_words(report: Report) -> None:
+    """How far what is believed to have been heard is from what was."""
+    for language, answers in ANSWERS.items():
+        for made in (False, True):
+            errors: list[float] = []
+            for speed in SPEEDS:
+                pace = SpeakingPace()
+                errors += [error for text in answers for error in word_errors(language, speed, text, made, pace)]
+            report.add("heard_error_words", errors, language=language, answer="made" if made else "cut in")
+
+
+def word_errors(language: str, speed: int, text: str, made: bool, pace: SpeakingPace) -> list[float]:
+    """Of one answer, at each of its words; its pace is learned at its end."""
+    ends = [at for at in range(1, len(text)) if word_end(text, at) == at and text[at - 1].isalnum()]
+    ledger = HeardLedger(pace)
+    ledger.add_text(text)
+    ledger.add_audio(0, at_24_khz(sentence_sound(language, speed, text)), len(text))
+    if made:
+        ledger.finish()
+    errors = []
+    for count, end in enumerate(ends, 1):
+        heard = ledger.heard(at_24_khz(sentence_sound(language, speed, text[:end])), 0.0)
+        errors.append(float(sum(other <= heard.character_count for other in ends) - count))
+    ledger.finish()
+    return errors
+
+
+def at_24_khz(sound: NDArray[np.float32]) -> int:
+    """How many samples it would be."""
+    return sound.size * 3 // 2
 
 
 def costs(report: Report, sound: Sound, calls: int) -> None:

@@ -20,9 +20,11 @@ from dataclasses import dataclass
 SAMPLE_RATE_HZ = 24_000
 SAMPLES_PER_FRAME = 1_920
 
-_USUAL_UNITS_PER_S = 5.0  # about a syllable each
+_USUAL_UNITS_PER_S = 4.0  # about a syllable each; of a slow voice, until it is known
+_SLOWEST, _FASTEST = 1.5, 15.0
 _LEARNING = 0.3
-_SHORTEST_LESSON_S = 1.0
+_SHORTEST_LESSON_S = 2.0
+_MARGIN_UNITS = 1.0  # that an estimate is early rather than late: measured by bench/turns.py
 _LETTER, _DIGIT, _SYLLABLE, _SPACE = 0.3, 1.0, 1.0, 0.1
 _CLAUSE_PAUSE, _SENTENCE_PAUSE = 0.8, 1.6
 _CLAUSE, _SENTENCE = frozenset(",;:，、；："), frozenset(".!?…。！？\n")
@@ -52,12 +54,14 @@ class SpeakingPace:
 
     def __init__(self) -> None:
         self.units_per_s = _USUAL_UNITS_PER_S
+        self._lessons = 0
 
     def learn(self, units: float, seconds: float) -> None:
-        """A text of `units` took so long."""
+        """A text of `units` took so long; the first lessons count for more."""
         if seconds >= _SHORTEST_LESSON_S and units > 0:
-            measured = min(max(units / seconds, _USUAL_UNITS_PER_S / 3), _USUAL_UNITS_PER_S * 3)
-            self.units_per_s += _LEARNING * (measured - self.units_per_s)
+            self._lessons += 1
+            measured = min(max(units / seconds, _SLOWEST), _FASTEST)
+            self.units_per_s += max(_LEARNING, 1 / self._lessons) * (measured - self.units_per_s)
 
 
 class HeardLedger:
@@ -118,7 +122,7 @@ class HeardLedger:
             units = self._units[-1] * samples / self._ends[-1]
         else:
             units = self._pace.units_per_s * samples / SAMPLE_RATE_HZ
-        said = bisect_right(self._units, units) - 1
+        said = bisect_right(self._units, max(units - _MARGIN_UNITS, 0.0)) - 1
         # The packet that holds the last heard sample is the one whose end is the first not below it.
         packet = bisect_right(self._ends, samples - 1)
         return min(said, self._read[packet])

@@ -571,6 +571,13 @@ def test_rule_22_sound_that_stops_in_mid_speech_ends_the_turn() -> None:
     assert talk.one(TurnCommitted).turn == 1
 
 
+def test_rule_22_sound_that_keeps_coming_is_not_missing() -> None:
+    talk = Talk()
+    talk.speak(3.0)
+    assert talk.state is State.USER_SPEAKING
+    assert not talk.of(FeedSilence)
+
+
 def test_rule_23_a_turn_that_never_ends_is_committed() -> None:
     talk = Talk()
     talk.speak(60.2)
