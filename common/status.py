@@ -57,8 +57,11 @@ _KIND_BY_CODE |= {
     code_pb2.ALREADY_EXISTS: InvalidRequest,
     code_pb2.ABORTED: NotReady,
 }
-# What a status without `ErrorInfo` means: it did not come from a service of the mesh, but from the way there.
+# What a status without `ErrorInfo` means: it did not come from a service of the mesh, but from the way there. A proxy
+# that loses what is behind it resets the stream, and that reads as INTERNAL: nothing broke but the way.
+_FOREIGN_KIND: dict[int, type[MeshError]] = {code_pb2.INTERNAL: NotReady}
 _FOREIGN_REASON = {
+    code_pb2.INTERNAL: "DEPENDENCY_DOWN",
     code_pb2.UNAVAILABLE: "DEPENDENCY_DOWN",
     code_pb2.ABORTED: "DEPENDENCY_DOWN",
     code_pb2.UNIMPLEMENTED: "UNSUPPORTED",
@@ -110,8 +113,9 @@ def error_of(status: status_pb2.Status) -> MeshError:
             detail.Unpack(info)
         elif detail.Is(retry.DESCRIPTOR):
             detail.Unpack(retry)
-    kind = _KIND_BY_CODE.get(status.code, Broken)
-    reason = info.reason if info.domain == DOMAIN else _FOREIGN_REASON.get(status.code)
+    is_ours = info.domain == DOMAIN
+    kind = (None if is_ours else _FOREIGN_KIND.get(status.code)) or _KIND_BY_CODE.get(status.code, Broken)
+    reason = info.reason if is_ours else _FOREIGN_REASON.get(status.code)
     metadata = {key: value for key, value in info.metadata.items() if key not in ("message", "reason", "retry_after_s")}
     if kind is Overloaded and retry.HasField("retry_delay"):
         delay_s = retry.retry_delay.ToNanoseconds() / 1e9

@@ -72,6 +72,7 @@ def test_a_fault_that_was_wrapped_in_groups_is_still_that_fault() -> None:
     ("code", "kind", "reason"),
     [
         (grpc.StatusCode.UNAVAILABLE, NotReady, "DEPENDENCY_DOWN"),
+        (grpc.StatusCode.INTERNAL, NotReady, "DEPENDENCY_DOWN"),
         (grpc.StatusCode.UNIMPLEMENTED, InvalidRequest, "UNSUPPORTED"),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, Overloaded, "TOO_LARGE"),
         (grpc.StatusCode.PERMISSION_DENIED, AccessDenied, "ACCESS_DENIED"),
