@@ -18,6 +18,7 @@ $(VENV)/.stamp: pyproject.toml setup.py constraints.txt tools/protos.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/voicemesh tune --build-only
 	touch $@
 
 protos: setup ## Generate gen/ from protos/ (does nothing when it is fresh)
