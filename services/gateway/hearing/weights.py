@@ -2,9 +2,9 @@
 
     magic · "silero-16k" · version · sizes of the layers · { rank, name length, type, shape, name, values } …
 
-Why the package itself does not run: its port strays from the original model (by 0.2 and more in the probability,
-on speech) and starts threads for every window, 1.1 ms of them; `silero.py` stays within 0.01 in an eighth of the time. The
-original ONNX file comes only in a package that requires torch.
+Why the package itself does not run: its port strays from the original model (by 0.2 and more in the probability, on
+speech) and starts threads for every window, 1.1 ms of them; `silero.py` stays within 0.01 in an eighth of the time.
+The original ONNX file comes only in a package that requires torch.
 """
 
 from __future__ import annotations
