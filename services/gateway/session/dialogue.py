@@ -37,6 +37,7 @@ from services.gateway.turns import types as turns
 from services.gateway.turns.machine import TurnMachine
 
 logger = logging.getLogger(__name__)
+MAX_FORESIGHT_S = 10.0  # a client may say what will be heard, but not whenever
 ECHO_FAILS_DB = 6.0  # of echo taken out; less, and our own voice may sound like theirs
 PROGRESS_S = 0.25  # between two signs of life of what is being played
 
@@ -216,7 +217,7 @@ class Dialogue:
         turn = self._turn_of.get(epoch)
         if turn is None or turn not in self.person.turns:
             return
-        unix_s = time.time() - max(0.0, self._loop.time() - loop_s)
+        unix_s = time.time() + min(loop_s - self._loop.time(), MAX_FORESIGHT_S)
         if self.person.turn(turn).timeline.reached(milestone, unix_s):
             self.agent.tell_measured(turn)
 
