@@ -8,6 +8,8 @@ PYTEST_ARGS ?=
 MODEL ?=
 BRAIN ?=
 VLLM_ENV ?= .venv-vllm
+OVERLAY ?= bare
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -66,7 +68,18 @@ dashboards: protos ## Write deploy/monitoring/ from tools/dashboards/ and alerts
 dashboard-types: setup ## Check the dashboards against Grafana's own types (needs node and npm)
 	$(BIN)/python -m tools.dashboards.types
 
+images: ## Build both images (TORCH_INDEX: index of torch's CPU builds, for a small one)
+	docker build -f deploy/images/cpu.Dockerfile $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX)) -t voicemesh/cpu:$(VERSION) .
+	docker build -f deploy/images/cuda.Dockerfile -t voicemesh/cuda:$(VERSION) .
+
+deploy: ## Show what an overlay changes in the cluster of kubectl's context, and apply it (OVERLAY=bare|gpu|scale|turn)
+	-kubectl diff -k deploy/overlays/$(OVERLAY)
+	kubectl apply -k deploy/overlays/$(OVERLAY)
+
+observe: protos ## Debian's Prometheus over the running mesh, with our rules (http://127.0.0.1:9090)
+	$(BIN)/python -m tools.observe
+
 run: protos ## Start all four services on this machine
 	@$(BIN)/voicemesh serve all $(if $(MODEL),--model $(MODEL)) $(if $(BRAIN),--brain $(BRAIN))
 
-.PHONY: help setup protos baseline fmt lint test test-gpu test-vllm test-faults bench regress dashboards dashboard-types run
+.PHONY: help setup protos baseline fmt lint test test-gpu test-vllm test-faults bench regress dashboards dashboard-types images deploy observe run

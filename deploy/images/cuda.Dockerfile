@@ -1,0 +1,41 @@
+# syntax=docker/dockerfile:1.9
+# The stages with weights on NVIDIA GPUs, and vLLM for the brain: `make images`. Context: the repository's root.
+ARG PYTHON=3.12.12
+
+FROM python:${PYTHON}-slim-bookworm AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
+WORKDIR /app
+RUN python -m venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH
+# torch and vLLM first: the largest layers, and they change least. Their wheels bring CUDA; the driver comes from the
+# node. A base image of NVIDIA's would bring it a second time.
+COPY constraints.txt pyproject.toml ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python -c "import tomllib; print(*tomllib.load(open('pyproject.toml','rb'))['project']['optional-dependencies']['vllm'],sep='\n')" > wanted.txt \
+    && pip install --constraint constraints.txt --requirement wanted.txt \
+    && rm wanted.txt
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python -c "import tomllib; print(*tomllib.load(open('pyproject.toml','rb'))['project']['dependencies'],sep='\n')" > wanted.txt \
+    && pip install --constraint constraints.txt --requirement wanted.txt "setuptools>=80" "grpcio-tools==1.85.1" \
+    && rm wanted.txt
+COPY . .
+RUN pip install --no-deps --no-build-isolation --editable . \
+    && python -m compileall -q cli common services gen
+
+FROM python:${PYTHON}-slim-bookworm
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    VOICEMESH_TTS_LM_MODEL=/app/voices/mini VOICEMESH_CODEC_MODEL=/app/voices/mini
+WORKDIR /app
+# Triton compiles its kernels when a model is first compiled.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+RUN groupadd --gid 10001 voicemesh && useradd --uid 10001 --gid 10001 --home-dir /scratch --create-home voicemesh
+COPY --from=build /opt/venv /opt/venv
+COPY --from=build /app /app
+USER 10001:10001
+EXPOSE 50050 50051 50052 50053 8080 51050 51051 51052 51053
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["python", "-m", "cli"]
+CMD ["serve", "all"]
