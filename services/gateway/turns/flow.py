@@ -155,6 +155,7 @@ def answer(memory: Memory, turn: Turn | None) -> None:
 def take_over(memory: Memory, turn: Turn) -> None:
     """A turn that came at once: what the agent says gives way to it, or must be heard first."""
     memory.voice.forget()
+    turn.by_hand = True
     said = memory.said
     if said is not None and not said.interruptible:
         memory.committed = memory.owed = turn

@@ -60,6 +60,7 @@ class Turn:
     p_complete: float | None = None
     speculations: int = 0
     typed: bool = False
+    by_hand: bool = False  # typed, or committed by the client: it is over, whoever speaks on
     forced: bool = False
     committed_s: float = 0.0
 

@@ -230,7 +230,7 @@ def user_goes_on(memory: Memory) -> None:
     assert voice.from_sample is not None, "voice was heard"
     turn = said.turn if said.kind is Kind.ANSWER else None
     memory.end(Ending.SUPERSEDED)
-    mergeable = turn is not None and turn is memory.committed and not turn.typed and not turn.forced
+    mergeable = turn is not None and turn is memory.committed and not turn.by_hand and not turn.forced
     if turn is None or not mergeable or memory.now_s - turn.committed_s >= memory.settings.merge_s:
         flow.open_turn(memory)
         return

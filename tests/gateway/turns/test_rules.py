@@ -269,6 +269,15 @@ def test_rule_8_speech_later_is_a_new_turn() -> None:
     assert talk.one(SpeechStarted).turn == 2
 
 
+def test_rule_8_a_turn_that_the_client_committed_is_over() -> None:
+    talk = Talk()
+    talk.speak(0.64)
+    talk.tell(CommitInput())
+    talk.speak(0.064)
+    assert not talk.of(TurnReopened)
+    assert [started.turn for started in talk.of(SpeechStarted)] == [1, 2]
+
+
 # ---------------------------------------------------------------- the user interrupts
 
 
