@@ -99,10 +99,12 @@ class TorchRunner:
         return [tuple(listed[place[s.slot]]) for s in sequences]
 
     def _fill(self, fills: Rows[Fill]) -> None:
-        """Prefixes into their pages; their hidden states are nobody's."""
-        counts = [len(fill.rows) for fill in fills]
-        spans = [page_span(f.pages, n, self.page_size, self.device) for f, n in zip(fills, counts, strict=True)]
-        self._run_prompts([self.embed(fill.rows, fill.vector) for fill in fills], spans, counts)
+        """Prefixes into their pages; their hidden states are nobody's. Each runs alone, in both profiles: many will
+        stand behind it, and nobody's bits shall depend on who else came when it was computed."""
+        for fill in fills:
+            count = len(fill.rows)
+            span = page_span(fill.pages, count, self.page_size, self.device)
+            self.talker.prefill(self.embed(fill.rows, fill.vector), [span], [count], self.pool)
 
     def _prefill(self, sequences: Rows[Sequence]) -> Tensor:
         prompts = [sequence.prompt_rows() for sequence in sequences]
