@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from common.voice_store import default_directory
-from services.gateway.access.config import AccessConfig
+from services.gateway.livekit.config import LiveKitConfig
 from services.gateway.realtime.config import MediaConfig
 from services.gateway.search import Patience
 from services.gateway.session.house import Numbers
@@ -25,7 +25,7 @@ def _address_of(service: str, port: int) -> Callable[[], str]:
     return lambda: os.environ.get(f"VOICEMESH_{service}_ADDRESS") or f"127.0.0.1:{port}"
 
 
-class GatewayConfig(AccessConfig, MediaConfig):
+class GatewayConfig(LiveKitConfig, MediaConfig):
     """gateway: what users call; it joins the stages."""
 
     service: ClassVar[str] = "gateway"

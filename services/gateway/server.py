@@ -21,6 +21,7 @@ from services.gateway.access.tls import stage_tls
 from services.gateway.clients import Stages
 from services.gateway.config import GatewayConfig
 from services.gateway.http import HttpServer
+from services.gateway.livekit.rooms import Rooms
 from services.gateway.media.webrtc import WebRtc
 from services.gateway.pipeline import SpeechLine
 from services.gateway.realtime.board import LatencyBoard
@@ -43,6 +44,7 @@ class Gateway:
         self.sessions: Sessions | None = None  # once it has started
         self.conversations: Conversations | None = None  # where they are offered
         self.webrtc: WebRtc | None = None
+        self.rooms = Rooms(config, lambda: self.sessions)
         self.board = LatencyBoard()
 
     async def start(self) -> None:
@@ -63,6 +65,7 @@ class Gateway:
         if self.http is not None:
             await self.http.start()
         await self.stages.look()
+        await self.rooms.start()
         self._watch = asyncio.create_task(self.stages.watch())  # ends in `close`, which raises what it raised
 
     def line(self) -> SpeechLine:
@@ -79,6 +82,7 @@ class Gateway:
 
     async def close(self) -> None:
         """Hang up. Also after a `start` that failed half-way."""
+        await self.rooms.close()
         if self.conversations is not None:
             await self.conversations.close()
         if self.webrtc is not None:

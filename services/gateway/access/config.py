@@ -40,9 +40,12 @@ class AccessConfig(StreamConfig):
         float, Field(ge=0, le=300, description="How far clocks may differ where a token begins and ends.")
     ] = 10.0
     livekit_api_key: Annotated[
-        str | None, Field(description="Key of a LiveKit server whose room tokens open conversations here too.")
+        str | None, Field(description="API key of the LiveKit server, for rooms and for livekit_tokens.")
     ] = None
     livekit_api_secret: Annotated[SecretStr | None, Field(description="Its secret. Never as a flag.")] = None
+    livekit_tokens: Annotated[
+        bool, Field(description="Whether room tokens of that server open conversations here, without a room.")
+    ] = False
     key_max_sessions: Annotated[
         int | None, Field(ge=1, description="Streams and requests at once of a caller, unless its key says.")
     ] = None
@@ -75,12 +78,12 @@ class AccessConfig(StreamConfig):
     @property
     def wants_secret(self) -> bool:
         """Whether callers have to show a key or a token."""
-        return any((self.api_keys_file, self.api_keys, self.jwt_secret, self.jwt_jwks_file, self.livekit_api_key))
+        return any((self.api_keys_file, self.api_keys, self.jwt_secret, self.jwt_jwks_file, self.livekit_tokens))
 
     def door(self) -> Door:
         """As configured. ValueError says what of it cannot be."""
         livekit = None
-        if self.livekit_api_key is not None and self.livekit_api_secret is not None:
+        if self.livekit_tokens and self.livekit_api_key is not None and self.livekit_api_secret is not None:
             secret = self.livekit_api_secret.get_secret_value()
             livekit = LiveKitTokens(self.livekit_api_key, secret, self.key_limits, self.jwt_leeway_s)
         return Door(
@@ -107,6 +110,8 @@ class AccessConfig(StreamConfig):
     def _what_opens_the_door_can(self) -> AccessConfig:
         if (self.livekit_api_key is None) != (self.livekit_api_secret is None):
             raise ValueError("livekit_api_key and livekit_api_secret go together")
+        if self.livekit_tokens and self.livekit_api_key is None:
+            raise ValueError("livekit_tokens needs livekit_api_key and livekit_api_secret")
         if self.jwt_secret is not None and len(self.jwt_secret.get_secret_value().encode()) < MIN_SECRET_BYTES:
             raise ValueError(f"jwt_secret needs at least {MIN_SECRET_BYTES} bytes")
         if (self.stage_certificate_file is None) != (self.stage_key_file is None):

@@ -144,7 +144,7 @@ def test_public_keys_verify_with_their_own_algorithm_only(tmp_path: Path) -> Non
 
 
 def test_a_room_token_of_livekit_opens_a_conversation_and_nothing_else() -> None:
-    opened = door(livekit_api_key="APIkey", livekit_api_secret=SECRET, jwt_secret="t" * 32)
+    opened = door(livekit_tokens=True, livekit_api_key="APIkey", livekit_api_secret=SECRET, jwt_secret="t" * 32)
     room: dict[str, Any] = {"iss": "APIkey", "video": {"roomJoin": True, "room": "r"}}
     assert caller_of(opened, token(**room), CONVERSATION) == "livekit:ada"
     assert "does not allow" in refusal_of(opened, token(**room), SPEECH).message
@@ -156,7 +156,9 @@ def test_a_room_token_of_livekit_opens_a_conversation_and_nothing_else() -> None
 
 @given(st.text(max_size=60) | st.from_regex(r"[A-Za-z0-9_-]{0,12}\.[A-Za-z0-9_-]{0,12}\.[A-Za-z0-9_-]{0,12}"))
 def test_whatever_is_shown_gets_an_answer(shown: str) -> None:
-    opened = door(jwt_secret=SECRET, livekit_api_key="k", livekit_api_secret=SECRET, api_keys=f"ada={KEY}")
+    opened = door(
+        jwt_secret=SECRET, livekit_tokens=True, livekit_api_key="k", livekit_api_secret=SECRET, api_keys=f"ada={KEY}"
+    )
     assert isinstance(refusal_of(opened, shown), AccessDenied)
 
 
@@ -236,6 +238,8 @@ def test_beyond_loopback_the_gateway_needs_tls_and_keys_or_its_word(tmp_path: Pa
         ({"JWT_SECRET": "short"}, "32 bytes"),
         ({"API_KEYS": "ada"}, "16 random"),
         ({"LIVEKIT_API_KEY": "k"}, "go together"),
+        ({"LIVEKIT_TOKENS": "true"}, "needs livekit_api_key"),
+        ({"LIVEKIT_URL": "wss://x"}, "needs livekit_token"),
         ({"STAGE_NAME": "localhost"}, "stage_ca_file"),
     ],
 )

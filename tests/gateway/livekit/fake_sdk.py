@@ -238,6 +238,9 @@ class FakeRoom(EventEmitter[str]):
 
     async def connect(self, url: str, token: str, options: rtc.RoomOptions = rtc.RoomOptions()) -> None:  # noqa: B008
         self.credentials, self.options = (url, token), options
+        if self._server.broken:
+            self._server.broken -= 1
+            raise RuntimeError("a bug of the SDK")
         if self._server.refusals:
             self._server.refusals -= 1
             raise rtc.ConnectError("refused")
@@ -263,6 +266,7 @@ class FakeServer:
         self.people: dict[str, FakeRemoteParticipant] = {}
         self.rooms: list[FakeRoom] = []
         self.refusals = 0
+        self.broken = 0
         self.streams: list[FakeAudioStream] = []
         self.sdk = FakeSdk(self)
 
