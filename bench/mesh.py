@@ -237,13 +237,13 @@ def meshes(model: str, arguments: argparse.Namespace) -> list[tuple[dict[str, st
     most = max([*arguments.bursts, arguments.slots])
     if not model:
         return [({}, toy_mesh(max(most, 256), arguments.step_s))]
-    talker = ["--dtype", arguments.dtype]
+    talker, codec = ["--device", arguments.device, "--dtype", arguments.dtype], ["--device", arguments.device]
     if arguments.threads:
         talker += ["--thread-count", str(arguments.threads)]
     made: list[tuple[dict[str, str], AbstractAsyncContextManager[Mesh]]] = []
     for kept in {"on": ["on"], "off": ["off"], "both": ["on", "off"]}[arguments.prefix_cache]:
         flags = [*talker, *([] if kept == "on" else ["--prefix-positions", "0"])]
-        made.append(({"prefix_cache": kept}, real_mesh(model, most, flags)))
+        made.append(({"prefix_cache": kept}, real_mesh(model, most, flags, codec)))
     return made
 
 
@@ -299,6 +299,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=10.0, help="of each rate and seed")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--slots", type=int, default=32, help="of each real stage, at least the largest burst")
+    parser.add_argument("--device", default="cpu", help="of both stages: cpu, cuda or cuda:N")
     parser.add_argument("--dtype", default="auto", help="of the talker")
     parser.add_argument("--threads", type=int, help="of the talker; absent: as it chooses")
     parser.add_argument("--prefix-cache", choices=["on", "off", "both"], default="on")

@@ -29,6 +29,7 @@ def talker(report: Report, directory: str, arguments: argparse.Namespace) -> Non
     most, room = max(arguments.batches), arguments.context + arguments.samples + 96
     options = EngineOptions(
         directory,
+        device=arguments.device,
         dtype=arguments.dtype,
         slot_count=most,
         kv_positions=most * room,
@@ -105,7 +106,7 @@ def codec(report: Report, directory: str, arguments: argparse.Namespace) -> None
     most = max(arguments.batches)
     runner = Runner(
         Path(directory),
-        device="cpu",
+        device=arguments.device,
         dtype="float32",
         row_count=most,
         max_batch=most,
@@ -142,6 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="voicemesh bench steps", description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--model", type=Path, help="a checkpoint; absent: a random one")
     parser.add_argument("--like", default="tiny", choices=["tiny", "0.6B", "1.7B"], help="dimensions of the random one")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--dtype", default="auto", help="of the talker")
     parser.add_argument("--batches", type=_integers, default=[1, 2, 4, 8, 16, 32], help="sequences in a step")
     parser.add_argument("--prompts", type=_integers, default=[4, 32, 128], help="text tokens of a prompt")
