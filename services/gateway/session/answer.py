@@ -76,6 +76,7 @@ class Answer:
         self._gate_timer: asyncio.TimerHandle | None = None
         self.sound_is_over = False
         self.sample_count = 0  # that came from the codec
+        self._told_characters = 0  # to the talker
         self.brain_reason = FinishReason.COMPLETED
         self.speech_reason = FinishReason.COMPLETED
         self.error: MeshError | None = None
@@ -106,6 +107,7 @@ class Answer:
     def _say(self, text: str) -> None:
         if text:
             self._owner.reached(self, Milestone.TTS_TEXT_FIRST)
+            self._told_characters += len(text)
             self._utterance.feed(text)
 
     def _watch_gate(self) -> None:
@@ -137,7 +139,8 @@ class Answer:
         if not self.sample_count:
             self._owner.reached(self, Milestone.CODEC_FIRST_PCM)
         offset, self.sample_count = self.sample_count, self.sample_count + samples.size
-        self.words.sound(offset, samples.size, sound.text_offset)
+        # A talker that does not say what it has read cannot have read more than it was told.
+        self.words.sound(offset, samples.size, sound.text_offset or self._told_characters)
         if not offset:
             offset = leading_silence(samples.tolist(), PLAYED_RATE_HZ, self._settings)
             samples = samples[offset:]

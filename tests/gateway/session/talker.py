@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -28,6 +29,7 @@ class Talker:
         self.ended: dict[int, Any] = {}
         self.transcripts: list[Any] = []
         self._seq = 0
+        self._writing = asyncio.Lock()
 
     async def start(self, **start: Any) -> None:
         marks = {name: start.pop(name) for name in ("session_id", "seq") if name in start}
@@ -35,7 +37,8 @@ class Talker:
         await self.until(lambda: self.started)
 
     async def send(self, **payload: Any) -> None:
-        await self.call.write(gateway_pb2.ConverseRequest(**payload))
+        async with self._writing:  # grpc.aio takes one write at a time
+            await self.call.write(gateway_pb2.ConverseRequest(**payload))
 
     async def type(self, text: str) -> None:
         await self.send(text=text)
