@@ -1,4 +1,4 @@
-"""Runs inside the reference environment: seconds per frame of qwen-tts, one utterance per line on stdin.
+"""Runs inside the reference environment: seconds per frame of qwen-tts, one utterance per line (its seed) on stdin.
 
 `python -m tools.reference.time_talker DIRECTORY DTYPE FRAMES`; prints a JSON list of seconds per line read. A frame is
 everything between two calls of codec_head: sampling, the code predictor, one talker step. Started by bench/tts_lm.py.
@@ -32,7 +32,8 @@ def main() -> int:
     # Random weights end speech at any frame; a flat end-of-speech row keeps both sides at the same number of frames.
     speech.model.talker.codec_head.weight[speech.model.config.talker_config.codec_eos_token_id] = 0
     print("ready", flush=True)
-    for _ in sys.stdin:
+    for line in sys.stdin:
+        torch.manual_seed(int(line.split()[0]))
         marks.clear()
         speech.generate_custom_voice(TEXT, "ryan", "English", non_streaming_mode=False, max_new_tokens=int(frames) + 1)
         print(json.dumps([b - a for a, b in itertools.pairwise(marks)]), flush=True)
