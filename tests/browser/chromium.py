@@ -98,6 +98,9 @@ class Page:
     async def open(self, url: str) -> None:
         for domain in ("Page", "Runtime", "Log", "Network"):
             await self.call(f"{domain}.enable")
+        await self.go(url)
+
+    async def go(self, url: str) -> None:
         await self.call("Page.navigate", url=url)
         await self.until("document.readyState === 'complete'")
 

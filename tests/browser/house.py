@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from types import SimpleNamespace
@@ -22,13 +23,13 @@ from common.telemetry import Milestone
 from services.gateway.config import GatewayConfig
 from services.gateway.http import _faults
 from services.gateway.media.networks import Network
+from services.gateway.media.pacer import Pacer
 from services.gateway.media.webrtc import WebRtc
 from services.gateway.realtime.board import LatencyBoard
 from services.gateway.realtime.routes import RealtimeRoutes
 from services.gateway.session.ports import (
     BLOCK_S,
     BLOCK_SAMPLES,
-    PLAYED_RATE_HZ,
     AnswerEnded,
     AnswerStarted,
     Block,
@@ -62,6 +63,7 @@ class ActingConversation(NotedConversation):
     """Answers what is typed or said aloud with `ANSWER`, or with `STORY` where a story is asked for."""
 
     board: LatencyBoard
+    pacer: Pacer
 
     def __init__(self, transport: Transport, settings: SessionSettings, session_id: str = "session") -> None:
         super().__init__(transport, settings, session_id)
@@ -70,7 +72,8 @@ class ActingConversation(NotedConversation):
         self._loud_s: float | None = None
         self._heard_s = 0.0
         self._text, self._said = "", 0
-        self._idle = self._loop.create_task(self._be_silent())
+        self._blocks: deque[Block] = deque()
+        self._tick_key = self.pacer.add(self._tick)
         self._change(State.LISTENING)
 
     def hear(self, samples: Any, arrived_s: float) -> None:
@@ -101,6 +104,7 @@ class ActingConversation(NotedConversation):
         if self._answering is None or self._answering.done():
             return 0, ""
         self._answering.cancel()
+        self._blocks.clear()
         heard = self._text[: self._said]
         self.tell(PlayoutStopped(self.epoch, True), Transcript(self.turn, False, self._text, False, self._said))
         self.tell(AnswerEnded(self.turn, self.epoch, FinishReason.CANCELLED, 12000, heard))
@@ -118,14 +122,13 @@ class ActingConversation(NotedConversation):
         self._change(State.LISTENING)
 
     async def close(self, reason: str) -> None:
-        for task in (self._idle, self._answering):
-            if task is not None:
-                task.cancel()
+        self.pacer.remove(self._tick_key)
+        if self._answering is not None:
+            self._answering.cancel()
         await super().close(reason)
 
     def _answer(self, text: str) -> None:
-        if self._answering is not None:
-            self._answering.cancel()
+        self.interrupt()
         self.epoch += 1
         self._text, self._said = text, 0
         self._answering = self._loop.create_task(self._speak(text))
@@ -150,27 +153,26 @@ class ActingConversation(NotedConversation):
         self.tell(Transcript(self.turn, False, text, True), PlayoutStarted(self.epoch))
         self._change(State.SPEAKING)
         self._measure()
-        words, offset, begin_s = text.split(" "), 0, self._loop.time()
-        for index in range(len(words)):
-            sound = _word(index)
-            for at in range(0, len(sound), BLOCK_SAMPLES):
-                self.transport.play(Block(sound[at : at + BLOCK_SAMPLES], True, self.epoch, offset))
-                offset += BLOCK_SAMPLES
-                await asyncio.sleep(begin_s + offset / PLAYED_RATE_HZ - self._loop.time())
-            self._said = len(" ".join(words[: index + 1]))
-            self.tell(Transcript(self.turn, False, text, True, self._said))
+        words = text.split(" ")
+        sound = np.concatenate([_word(index) for index in range(len(words))])
+        self._blocks.extend(
+            Block(sound[at : at + BLOCK_SAMPLES], True, self.epoch, at) for at in range(0, len(sound), BLOCK_SAMPLES)
+        )
+        while self._blocks:
+            await asyncio.sleep(BLOCK_S)
+            spoken = len(words) - int(len(self._blocks) * BLOCK_S / WORD_S)
+            if (said := len(" ".join(words[:spoken]))) != self._said:
+                self._said = said
+                self.tell(Transcript(self.turn, False, text, True, said))
         self.tell(PlayoutStopped(self.epoch, False))
-        self.tell(AnswerEnded(self.turn, self.epoch, FinishReason.COMPLETED, offset, text))
+        self.tell(AnswerEnded(self.turn, self.epoch, FinishReason.COMPLETED, len(sound), text))
         self._change(State.LISTENING)
 
-    async def _be_silent(self) -> None:
-        silence = np.zeros(BLOCK_SAMPLES, np.int16)
-        due_s = self._loop.time()
-        while True:
-            due_s = max(due_s + BLOCK_S, self._loop.time())
-            await asyncio.sleep(due_s - self._loop.time())
-            if self._answering is None or self._answering.done():
-                self.transport.play(Block(silence, False, self.epoch + 1, 0))
+    def _tick(self, slot: int, now_s: float) -> None:
+        """In the pacer's thread."""
+        if self.transport.ready:
+            silence = Block(np.zeros(BLOCK_SAMPLES, np.int16), False, self.epoch + 1, 0)
+            self.transport.play(self._blocks.popleft() if self._blocks else silence)
 
 
 def _word(index: int) -> Any:
@@ -188,7 +190,7 @@ class ActingSessions(NotedSessions):
     def __init__(self, limit: int = 8) -> None:
         super().__init__(limit)
         self.board = LatencyBoard()
-        ActingConversation.board = self.board
+        ActingConversation.board, ActingConversation.pacer = self.board, Pacer()
 
 
 def gateway_of(sessions: Any, webrtc: WebRtc) -> Any:
@@ -226,6 +228,7 @@ async def house(sessions: Any = None, port: int = 0) -> AsyncIterator[tuple[str,
             for conversation in sessions.all:
                 await conversation.close("the test is over")
         await webrtc.close()
+        ActingConversation.pacer.close()
         await runner.cleanup()
 
 

@@ -55,6 +55,7 @@ async def keep(page: Page, name: str) -> None:
 async def test_the_page_talks_is_interrupted_and_comes_back(tmp_path: Path) -> None:
     async with opened(ActingSessions(), silence(tmp_path)) as (page, sessions):
         await keep(page, "welcome")
+        await page.until("document.querySelector('#voice option[value=ben]')")
         await page.run("document.getElementById('voice').value = 'ben'")
         await click(page, "start")
         await page.until("voicemesh.call.isOpen")
@@ -63,14 +64,14 @@ async def test_the_page_talks_is_interrupted_and_comes_back(tmp_path: Path) -> N
 
         await send(page, "What is twelve times seven?")
         await page.until("document.querySelector('.turn li .key-client')")  # what was heard has come back as a stage
-        assert conversation.asked[0] == ("type", "What is twelve times seven?")
-        assert await page.until(f"{SOUNDS.format('sound')} === 1")
+        assert ("type", "What is twelve times seven?") in conversation.asked
         await page.until("document.getElementById('state').dataset.state === 'listening'")
         assert ANSWER in await page.run("document.getElementById('log').innerText")
         await page.until("document.getElementById('stat-received').textContent > 50")
 
-        for silenced in ("Escape", "interrupt"):
+        for count, silenced in ((2, "Escape"), (3, "interrupt")):
             await send(page, "Tell me a long story")
+            await page.until(f"document.querySelectorAll('li.it').length === {count}")
             await page.until("document.querySelector('li.it:last-child .heard')?.textContent.length > 12")
             before = await page.run(SOUNDS.format("silence"))
             await (page.press(silenced) if silenced == "Escape" else click(page, silenced))
@@ -81,7 +82,7 @@ async def test_the_page_talks_is_interrupted_and_comes_back(tmp_path: Path) -> N
         await keep(page, "interrupted")
 
         await conversation.transport.close("a cable is pulled")
-        await page.until("document.getElementById('state').dataset.state !== 'lost' && voicemesh.call.isOpen")
+        await page.until("voicemesh.journal.some(e => e.kind === 'resumed')")
         assert ("attach",) in conversation.asked
         await send(page, "And again?")
         await page.until("document.querySelector('li.it:last-child .turn')")
@@ -98,7 +99,7 @@ async def test_the_page_fits_desktop_and_phone_by_day_and_by_night(tmp_path: Pat
         await page.run("document.querySelector('.turn').open = true")
         for path in ("", "latency"):
             if path:
-                await page.run("location.assign('/latency')")
+                await page.go(await page.run("location.origin + '/latency'"))
                 await page.until("document.querySelector('#turns .row')")
             for name, device in (("desktop", DESKTOP), ("phone", PHONE)):
                 for dark in (False, True):
