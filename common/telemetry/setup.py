@@ -70,6 +70,8 @@ class Telemetry:
             explicit_bucket_boundaries_advisory=names.CALL_EDGES_S,
         )
         self._turn = TurnInstruments.on(self._meter)
+        self._observers: dict[str, StageObserver] = {}
+        self._conversations: ConversationObserver | None = None
 
     @classmethod
     def off(cls) -> Telemetry:
@@ -136,12 +138,16 @@ class Telemetry:
         return Turn(spans.start(self._tracer, SpanName.TURN, parent, on), self._turn)
 
     def observer(self, stage: str) -> StageObserver:
-        """The measures of that stage; ask once and keep it."""
-        return StageObserver(self._meter, stage)
+        """The measures of that stage, one object for all who ask."""
+        if stage not in self._observers:
+            self._observers[stage] = StageObserver(self._meter, stage)
+        return self._observers[stage]
 
     def conversations(self) -> ConversationObserver:
-        """The measures of conversations; ask once and keep it."""
-        return ConversationObserver(self._meter)
+        """The measures of conversations, one object for all of them."""
+        if self._conversations is None:
+            self._conversations = ConversationObserver(self._meter)
+        return self._conversations
 
     def close(self) -> None:
         """Send what is left, within seconds even when nobody takes it, and close the page. Blocks."""
