@@ -29,7 +29,8 @@ from services.tts_lm.load import open_model
 from services.tts_lm.model.prompt import Prompt, PromptRow
 from services.tts_lm.pages import PageAllocator
 from services.tts_lm.prefix import Prefix, PrefixCache, prefix_of
-from tests.tts_lm.conftest import running
+from services.tts_lm.types import Kernels
+from tests.tts_lm.conftest import on_both, running
 
 LONG_INSTRUCT = "Speak slowly and softly, as if it were very late and somebody slept next door. " * 3
 TEXT = "Hello world. How are you today?"
@@ -71,16 +72,18 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+@on_both
 @pytest.mark.parametrize("deterministic", [True, False])
 async def test_codes_are_the_same_found_or_computed_or_never_kept(
-    custom: Path, tiny_base: Path, deterministic: bool
+    custom: Path, tiny_base: Path, deterministic: bool, kernels: Kernels
 ) -> None:
     models = {"custom": custom, "base": tiny_base}
     for kind, model in models.items():
         fields = {name: given for name, (of, given) in CASES.items() if of == kind}
-        async with running(model, deterministic=deterministic, prefix_positions=0) as engine:
+        options = {"deterministic": deterministic, "kernels": kernels}
+        async with running(model, **options, prefix_positions=0) as engine:
             expected = {name: (await say(engine, **given))[1] for name, given in fields.items()}
-        async with running(model, deterministic=deterministic) as engine:
+        async with running(model, **options) as engine:
             for name, given in fields.items():
                 first, second = await say(engine, **given), await say(engine, **given)
                 assert second[0], name
