@@ -1,8 +1,8 @@
 """Whether company changes speech: the share of utterances whose codes differ from those spoken alone.
 
 In the deterministic profile none may. In the fast one the last bits of one of torch's matrix products depend on how
-many rows it has, so that now and then a draw falls on the other side; that share is what is measured here. Every line is
-spoken alone, alone once more (which must be equal), alone with no prefix kept (equal too), and then in company of
+many rows it has, so that now and then a draw falls on the other side; that share is what is measured here. Every line
+is spoken alone, alone once more (which must be equal), alone with no prefix kept (equal too), and then in company of
 `--at-once`. One process, the engine itself, no gRPC.
 """
 
