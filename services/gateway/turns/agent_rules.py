@@ -144,11 +144,13 @@ def overlap(memory: Memory, window: VoiceWindow) -> None:
 
 
 def _candidate_speech_s(memory: Memory, said: Said) -> float:
-    """9: how much voice is a candidate; one window is, unless it may be our own echo."""
+    """9: how much voice is a candidate; one window is, unless it may be our own echo, or was nothing too often."""
     settings = memory.settings
     need_s = 0.0
     if memory.echo_present and memory.now_s - said.first_sound_s < settings.echo_guard_s:
         need_s = settings.echo_guard_speech_s
+    if said.false_holds >= settings.wary_after:
+        need_s = max(need_s, settings.wary_speech_s)
     return max(need_s, settings.echo_failing_speech_s) if memory.echo_failing else need_s
 
 
@@ -199,6 +201,7 @@ def resume(memory: Memory) -> None:
     if said.backchannel:
         memory.out.append(BackchannelHeard(said.epoch))
     else:
+        said.false_holds += 1
         memory.out.append(FalseInterruption(said.epoch, resumed=True))
     said.backchannel = False
     memory.voice.forget()

@@ -204,7 +204,6 @@ def shut(memory: Memory, ending: Ending = Ending.CANCELLED) -> None:
     """The conversation is over: end everything, then release."""
     memory.end(ending)
     memory.end_says(ending)
-    memory.turn = memory.owed = memory.cut = None
     memory.enter(State.CLOSING)
     memory.disarm(Timer.DRAIN)
     memory.arm(Timer.CLOSE, memory.settings.close_s)

@@ -69,10 +69,10 @@ def resume_window_over(memory: Memory) -> None:
 def interrupted_by_client(memory: Memory, event: Interrupt) -> None:
     """16: silence, and no turn of the user."""
     memory.end_says(Ending.CANCELLED)
+    memory.cut = memory.owed = None
     if memory.said is None or memory.said.held:
         return
     memory.end(Ending.CANCELLED)
-    memory.cut = memory.owed = None
     flow.rest(memory)
 
 

@@ -88,6 +88,7 @@ class Said:
     drained: bool = False  # there is nothing of it to hear
     empty: bool = False  # held, and there was nothing to answer so far
     first_sound_s: float = 0.0
+    false_holds: int = 0
     hold_early: bool = False  # the hold began within `early_s`
     backchannel: bool = False  # the classifier says so
     busy_until_s: float = 0.0  # a tool runs

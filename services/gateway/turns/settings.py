@@ -53,6 +53,8 @@ class TurnSettings:
     echo_guard_s: float = 1.0  # echo cancellation still adapts: this long after the first sound of an answer …
     echo_guard_speech_s: float = 0.064  # … a candidate needs this much, unless no echo comes back at all
     echo_failing_speech_s: float = 0.2  # the same at any time while echo cancellation fails
+    wary_after: int = 3  # false interruptions of one answer after which …
+    wary_speech_s: float = 0.096  # … a candidate needs this much: somebody types, or coughs
     hold_lapse_s: float = 0.16  # silence in HOLD after which the agent goes on
     hold_s: float = 1.5  # HOLD without a decision
     backchannel_s: float = 0.6  # longer is no "mhm"

@@ -232,6 +232,7 @@ def user_goes_on(memory: Memory) -> None:
     memory.end(Ending.SUPERSEDED)
     mergeable = turn is not None and turn is memory.committed and not turn.by_hand and not turn.forced
     if turn is None or not mergeable or memory.now_s - turn.committed_s >= memory.settings.merge_s:
+        memory.owed, memory.cut = turn, said.continues  # if it was noise, both are taken up again
         flow.open_turn(memory)
         return
     memory.endpoint.observe_pause((voice.from_sample - turn.speech_end_sample) / LISTEN_RATE_HZ, memory.settings)

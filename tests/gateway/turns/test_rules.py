@@ -269,6 +269,28 @@ def test_rule_8_speech_later_is_a_new_turn() -> None:
     assert talk.one(SpeechStarted).turn == 2
 
 
+def test_rule_8_an_answer_that_noise_prevented_is_begun_again() -> None:
+    talk = Talk()
+    talk.ask()
+    talk.pause(0.9)
+    talk.did.clear()
+    talk.speak(0.064)
+    talk.pause(0.5)
+    assert talk.one(TurnDropped) == TurnDropped(2)
+    assert talk.one(BeginAnswer).turn == 1
+    assert talk.state is State.THINKING
+
+
+def test_rule_8_an_answer_that_noise_prevented_is_not_begun_again_if_nobody_wants_it() -> None:
+    talk = Talk()
+    talk.ask()
+    talk.pause(0.9)
+    talk.speak(0.064)
+    talk.tell(Interrupt())
+    talk.pause(0.5)
+    assert talk.state is State.LISTENING
+
+
 def test_rule_8_a_turn_that_the_client_committed_is_over() -> None:
     talk = Talk()
     talk.speak(0.64)
@@ -397,6 +419,19 @@ def test_rule_11_a_cough_mutes_the_agent_for_a_moment_only() -> None:
     assert talk.state is State.SPEAKING
     assert len(talk.of(SpeechStarted)) == 1
     assert len(talk.of(TurnCommitted)) == 1
+
+
+def test_rule_11_who_keeps_coughing_mutes_the_agent_less_easily() -> None:
+    talk = Talk()
+    talk.answer()
+    for _ in range(3):
+        talk.speak(0.032)
+        talk.keep_playing(0.5)
+    assert len(talk.of(FalseInterruption)) == 3
+    talk.speak(0.064)
+    assert talk.state is State.SPEAKING
+    talk.speak(0.032)
+    assert talk.state is State.HOLD
 
 
 def test_rule_12_a_backchannel_is_no_turn() -> None:
@@ -732,6 +767,50 @@ def test_what_must_be_said_does_not_swallow_the_turn_it_speaks_over() -> None:
     assert talk.state is State.USER_SPEAKING
     talk.pause(0.5)
     assert talk.one(TurnCommitted).turn == 1
+
+
+def test_what_is_said_before_what_must_be_said_begins_is_of_the_turn() -> None:
+    talk = Talk()
+    talk.speak(0.096)
+    talk.tell(Say(interruptible=False))
+    talk.speak(0.32)
+    talk.tell(AudioReady(talk.wanted))
+    talk.tell(PlayoutDrained(talk.wanted))
+    talk.pause(0.5)
+    assert talk.one(TurnCommitted).turn == 1
+
+
+def test_what_is_cleared_brings_nothing_back() -> None:
+    talk = Talk()
+    talk.answer()
+    talk.speak(0.32)
+    talk.tell(ClearInput())
+    assert talk.state is State.LISTENING
+
+
+def test_a_turn_is_cleared_while_something_is_said_over_it() -> None:
+    talk = Talk()
+    talk.speak(0.64)
+    talk.tell(Say(interruptible=False))
+    talk.tell(AudioReady(talk.wanted))
+    talk.tell(ClearInput())
+    assert talk.one(TurnDropped) == TurnDropped(1)
+    talk.tell(PlayoutDrained(talk.wanted))
+    assert talk.state is State.LISTENING
+
+
+def test_clearing_forgets_a_candidate_but_not_what_holds_the_agent() -> None:
+    talk = Talk()
+    talk.window(True)
+    talk.tell(ClearInput())
+    talk.window(True)
+    assert talk.state is State.LISTENING
+    held = Talk()
+    held.answer()
+    held.window(True)
+    held.tell(ClearInput())
+    held.speak(0.224)
+    assert held.state is State.USER_SPEAKING
 
 
 def test_draining_lets_speech_finish() -> None:
