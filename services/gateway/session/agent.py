@@ -95,7 +95,7 @@ class Agent:
             self._begin_say(action)
         elif action.kind is turns.Kind.APOLOGY:
             self._new(action, self._words()).answer.play_ready_made(apology.earcon())
-            self._tell_text(self.speeches[action.epoch], apology.TEXT)
+            self._tell_text(self.speeches[action.epoch], apology.TEXT, final=True)
         elif action.kind is turns.Kind.CONTINUATION:
             self._begin_continuation(action)
         else:

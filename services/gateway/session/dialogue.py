@@ -22,12 +22,14 @@ import numpy as np
 from common.errors import InvalidRequest, MeshError
 from common.stream import FinishReason
 from common.telemetry import Milestone
+from services.gateway.access import spend_text
 from services.gateway.media import playout as media
 from services.gateway.media.echo import EchoCanceller
 from services.gateway.session import ports
 from services.gateway.session.agent import Agent
 from services.gateway.session.history import History
 from services.gateway.session.house import House
+from services.gateway.session.measures import Measures
 from services.gateway.session.person import Ear, Person, Turn
 from services.gateway.session.recording import Recording
 from services.gateway.session.thinking import opened
@@ -84,7 +86,7 @@ class Dialogue:
         self.agent.settings = settings
         self._say_text = ""
         self._turn_of: dict[int, int] = {}  # epochs of answers → turns
-        self._hold_s = self._voice_s = 0.0
+        self._measures = Measures(house.telemetry)
         self._unanswered = False  # a turn was committed that nothing answers by itself
         self._spawn(self._line.run())
 
@@ -211,6 +213,7 @@ class Dialogue:
             raise InvalidRequest(f"A turn holds at most {limit} characters.", reason="TOO_LARGE")
         if not text.strip():
             raise InvalidRequest("There is nothing in that text.", field="text")
+        spend_text(len(text))
         return text
 
     def _milestone(self, epoch: int, milestone: Milestone, loop_s: float) -> None:
@@ -240,6 +243,8 @@ class Dialogue:
 
     def tell(self, event: ports.SessionEvent) -> None:
         """To the person's client."""
+        self._house.watch(self.session_id, self.kind, event)
+        self._measures.told(event)
         if self._transport is not None:
             self._transport.tell(event)
 
@@ -251,6 +256,7 @@ class Dialogue:
             self._timers[name] = self._loop.call_at(due_s, call)
 
     def _do(self, action: turns.Action) -> None:
+        self._measures.did(action, self._loop.time())
         match action:
             case turns.RaiseFloor():
                 self._playout.raise_floor(action.floor)
@@ -267,7 +273,6 @@ class Dialogue:
             case turns.StopPlayout():
                 self._arm("drained", None, lambda: None)
             case turns.HoldPlayout():
-                self._hold_s = self._loop.time() + ports.BLOCK_S
                 self._playout.hold()
             case turns.ResumePlayout():
                 self._playout.resume()
@@ -292,7 +297,7 @@ class Dialogue:
 
     def _judge(self, action: turns.JudgeTurn | turns.JudgeOverlap) -> None:
         if isinstance(action, turns.JudgeOverlap):
-            self._voice_s = self.person.recording.time_of(action.from_sample)
+            self._measures.voice_began(self.person.recording.time_of(action.from_sample))
         else:
             self._spawn(self._judge_turn(action))
 
@@ -410,6 +415,7 @@ class Dialogue:
             self.agent.is_heard(first_of, unix_s)
             self._arm("progress", self._loop.time() + PROGRESS_S, self._progress)
         for event in news:
+            self._measures.played(event)
             if isinstance(event, media.Finished):
                 self._arm(
                     "drained",

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from voicemesh.gateway.v1 import gateway_pb2
 
 from common.duplex import Limits, Writer, draining_error
-from common.errors import Broken, MeshError, OutOfOrder, OutOfTime, Overloaded
+from common.errors import Broken, InvalidRequest, MeshError, OutOfOrder, OutOfTime, Overloaded
 from common.observer import Observer
 from common.stream import Drop
 from services.gateway.session import ports
@@ -24,6 +24,8 @@ from services.gateway.session.narration import Response
 from services.gateway.session.registry import Registry
 from services.gateway.session.stream_transport import StreamTransport
 
+MAX_MESSAGE_S = 5.0
+MAX_AHEAD_S = 30.0
 HANG_UP_GRACE_S = 0.05  # grpc.aio says some 0.1 ms after the last request that the caller is gone, if it is
 _ENDS: dict[str, Callable[[], MeshError]] = {
     "draining": draining_error,
@@ -43,7 +45,8 @@ class Converse:
         self._guard = ConverseGuard()
         self._seq = 0
         self._time = asyncio.get_running_loop().time
-        self._moved_s = self._time()
+        self._moved_s = self._opened_s = self._time()
+        self._heard_s = 0.0  # of sound
         self._writing_since_s: float | None = None
         self._begun = asyncio.Event()
         self._asked: Asked
@@ -79,10 +82,25 @@ class Converse:
                     self._open(request)
             else:
                 self._take(self._dialogue, request)
+                await self._hold_up()
         self._begun.set()
         await asyncio.sleep(HANG_UP_GRACE_S)
         if self._dialogue is not None:
             self._dialogue.drain("the person has nothing more to say")
+
+    async def _hold_up(self) -> None:
+        """Nobody speaks faster than time passes, and listening to what comes in one piece would hold up the others."""
+        ahead_s = self._heard_s - (self._time() - self._opened_s) - MAX_AHEAD_S
+        if ahead_s > 0:
+            await asyncio.sleep(min(ahead_s, 1.0))
+
+    def _hear(self, dialogue: Dialogue, payload: bytes) -> None:
+        samples = self._intake.take(payload)
+        seconds = samples.size / ports.HEARD_RATE_HZ
+        if seconds > MAX_MESSAGE_S:
+            raise InvalidRequest(f"A message holds at most {MAX_MESSAGE_S:g} s of sound.", reason="TOO_LARGE")
+        self._heard_s += seconds
+        dialogue.hear(samples, self._time())
 
     def _open(self, request: gateway_pb2.ConverseRequest) -> None:
         self._asked = asked_of(request.start)
@@ -108,7 +126,7 @@ class Converse:
     def _do(self, dialogue: Dialogue, request: gateway_pb2.ConverseRequest) -> None:
         match request.WhichOneof("payload"):
             case "audio":
-                dialogue.hear(self._intake.take(request.audio), self._time())
+                self._hear(dialogue, request.audio)
             case "text":
                 dialogue.type(request.text)
             case "interrupt":

@@ -15,8 +15,11 @@ from services.gateway.hearing.turn_model import TurnModel
 from services.gateway.media.echo import EchoCanceller
 from services.gateway.pipeline import SpeechLine
 from services.gateway.search import Patience
+from services.gateway.session.ports import SessionEvent
 from services.gateway.turns.settings import TurnSettings
 
+Watch = Callable[[str, str, SessionEvent], None]
+"""Told what every session tells: its id, its transport's kind, the event."""
 Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
 
@@ -25,6 +28,10 @@ class Clock(Protocol):
 
     def add(self, tick: Callable[[int, float], None]) -> int: ...
     def remove(self, key: int) -> None: ...
+
+
+def unwatched(session_id: str, transport: str, event: SessionEvent) -> None:
+    """Nobody wants to know."""
 
 
 @dataclass(frozen=True)
@@ -52,3 +59,4 @@ class House:
     judges: Executor | None = None  # where the turn model runs; None: on the loop, as it takes no time
     new_listener: Callable[[], Listener] = Listener
     new_echo: Callable[[], EchoCanceller | None] = EchoCanceller.if_installed
+    watch: Watch = unwatched

@@ -15,9 +15,11 @@ from services.gateway.hearing.smart_turn import SmartTurnModel
 from services.gateway.hearing.turn_model import LexicalTurnModel, TurnModel
 from services.gateway.media.pacer import Pacer
 from services.gateway.pipeline import SpeechLine
-from services.gateway.session.house import House, Numbers
+from services.gateway.session.house import House, Numbers, Watch, unwatched
 from services.gateway.session.registry import Registry
 from services.gateway.turns.settings import TurnSettings
+
+LOOK_EVERY_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,13 @@ class Conversations:
         self._drain_event = drain
         self._judges: ThreadPoolExecutor | None = None
         self._draining: asyncio.Task[None] | None = None
-        self.pacer = Pacer()
+        self._loop: asyncio.AbstractEventLoop
+        self._looking: asyncio.TimerHandle | None = None
+        self.pacer = Pacer(tell=self._paced)
         self.registry: Registry
 
-    def start(self, stages: Stages, new_line: Callable[[], SpeechLine]) -> Registry:
-        """Conversations may be opened from now on, until the drain begins."""
+    def start(self, stages: Stages, new_line: Callable[[], SpeechLine], watch: Watch = unwatched) -> Registry:
+        """Conversations may be opened from now on, until the drain begins; `watch` is told what they tell."""
         manner = self._manner
         model: TurnModel = LexicalTurnModel()
         if manner.turn_model is not None:
@@ -54,11 +58,26 @@ class Conversations:
         )
         if not manner.echo_cancellation:
             house = replace(house, new_echo=lambda: None)
+        house = replace(house, watch=watch)
+        self._loop = asyncio.get_running_loop()
+        self._look_at_loop(self._loop.time())
         self.registry = Registry(house, self._telemetry.conversations())
         if self._drain_event is not None:
             # ends in `close`, which raises what it raised
             self._draining = asyncio.create_task(self._drain(self._drain_event))
         return self.registry
+
+    def _look_at_loop(self, due_s: float) -> None:
+        """Whether the loop runs late, every now and then, until closed."""
+        now_s = self._loop.time()
+        self._telemetry.conversations().loop_blocked(max(0.0, now_s - due_s))
+        self._looking = self._loop.call_at(now_s + LOOK_EVERY_S, self._look_at_loop, now_s + LOOK_EVERY_S)
+
+    def _paced(self, late_s: float, skipped: int) -> None:
+        """In the pacer's thread."""
+        self._telemetry.conversations().block_sent(late_s)
+        if skipped:
+            self._telemetry.conversations().blocks_skipped(skipped)
 
     async def _drain(self, drain: Drain) -> None:
         await drain.wait()
@@ -66,6 +85,8 @@ class Conversations:
 
     async def close(self) -> None:
         """All conversations end now."""
+        if self._looking is not None:
+            self._looking.cancel()
         if self._draining is not None:
             self._draining.cancel()
             await asyncio.wait([self._draining])

@@ -148,6 +148,9 @@ class Person:
         self.typed = []
         turn.audio = self.recording.cut(from_sample, end_sample) if end_sample > from_sample else b""
         turn.is_committed = True
+        for older in self.turns.values():  # only the newest can be asked again
+            if older.number < number - 1:
+                older.audio = b""
         if self._speaking is turn:
             self._speaking = None
         return turn

@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from common.duplex import draining_error
 from common.errors import InvalidRequest, Overloaded, UnknownName
 from common.stream import MAX_SESSION_ID_CHARACTERS
 from common.telemetry import ConversationObserver
+from services.gateway.access import keep_visit
 from services.gateway.session.dialogue import Dialogue
 from services.gateway.session.house import House
 from services.gateway.session.ports import SessionSettings, State, Transport
@@ -21,6 +22,10 @@ from services.gateway.session.timeline import Timeline
 
 KEPT_SESSIONS = 64  # ended ones, whose timelines can still be asked for
 RETRY_AFTER_S = 5.0
+
+
+def _nothing() -> None:
+    """It was over before it was counted."""
 
 
 class Registry:
@@ -31,6 +36,7 @@ class Registry:
         self._observer = observer
         self._sessions: dict[str, Dialogue] = {}
         self._tokens: dict[str, Dialogue] = {}
+        self._visits: dict[str, Callable[[], None]] = {}  # each counts against whose key opened it
         self._past: OrderedDict[str, Mapping[int, Timeline]] = OrderedDict()
         self._is_draining = False
         self._changed = asyncio.Event()
@@ -62,6 +68,7 @@ class Registry:
         self._tokens[dialogue.resume_token] = dialogue
         self._tell()
         dialogue.attach(transport)
+        self._visits[session_id] = keep_visit()
         return dialogue
 
     def _resume(self, transport: Transport, settings: SessionSettings, session_id: str, token: str) -> Dialogue:
@@ -72,6 +79,8 @@ class Registry:
             raise InvalidRequest("That resume_token belongs to another session.", field="session_id")
         dialogue.update(settings)
         dialogue.attach(transport)
+        self._visits[dialogue.session_id]()
+        self._visits[dialogue.session_id] = keep_visit()
         return dialogue
 
     def find(self, session_id: str) -> Dialogue:
@@ -108,6 +117,7 @@ class Registry:
 
     def _forget(self, dialogue: Dialogue) -> None:
         self._sessions.pop(dialogue.session_id, None)
+        self._visits.pop(dialogue.session_id, _nothing)()
         self._tokens.pop(dialogue.resume_token, None)
         self._past[dialogue.session_id] = dialogue.person.timelines
         while len(self._past) > KEPT_SESSIONS:

@@ -56,7 +56,7 @@ def test_an_interruption_without_a_voice_has_no_silence_to_measure(told: Told) -
 def test_false_alarms_backchannels_and_foresight_are_counted_apart(told: Told) -> None:
     measures = Measures(told.telemetry)
     measures.did(turns.FalseInterruption(epoch=1, resumed=True), 1.0)
-    measures.did(turns.BackchannelHeard(), 2.0)
+    measures.did(turns.BackchannelHeard(epoch=1), 2.0)
     measures.did(turns.ReleaseAnswer(epoch=1), 3.0)
     measures.did(ended(turns.Ending.WASTED), 4.0)
     measures.did(ended(turns.Ending.COMPLETED), 5.0)
