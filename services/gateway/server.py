@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any, ClassVar
 
@@ -26,7 +27,7 @@ from services.gateway.media.webrtc import WebRtc
 from services.gateway.pipeline import SpeechLine
 from services.gateway.realtime.board import LatencyBoard
 from services.gateway.session.keeping import Conversations
-from services.gateway.session.ports import Sessions
+from services.gateway.session.ports import SessionEvent, Sessions
 from services.gateway.session.servicer import ConversationServicer
 from services.gateway.utterance import Event, Sound, SpeechEnded, SpeechUtterance, Started
 
@@ -59,7 +60,7 @@ class Gateway:
         )
         self.time = asyncio.get_running_loop().time
         if self.conversations is not None:
-            self.sessions = self.conversations.start(self.stages, self.conversation_line)
+            self.sessions = self.conversations.start(self.stages, self.conversation_line, self._watched)
             if config.http and config.webrtc:
                 self.webrtc = WebRtc(config.network)
         if self.http is not None:
@@ -67,6 +68,9 @@ class Gateway:
         await self.stages.look()
         await self.rooms.start()
         self._watch = asyncio.create_task(self.stages.watch())  # ends in `close`, which raises what it raised
+
+    def _watched(self, session_id: str, transport: str, event: SessionEvent) -> None:
+        self.board.tell(session_id, transport, event, time.time())
 
     def line(self) -> SpeechLine:
         """A way through the stages for one caller."""
