@@ -4,7 +4,7 @@ A process makes one `Telemetry` and hands it down; nothing is global, so that te
 refuses to know what a stage does: engines tell an `Observer`, edges open spans with a `SpanName`.
 """
 
-from common.telemetry.conversation import Arrival, ConversationObserver, Speculation, Verdict
+from common.telemetry.conversation import ConversationObserver, Speculation, Verdict
 from common.telemetry.log import configure_logging
 from common.telemetry.names import Attribute, Milestone, SpanName
 from common.telemetry.setup import Telemetry, TelemetrySettings
@@ -12,7 +12,6 @@ from common.telemetry.spans import NoTrace, RpcTrace, TraceParent, Turn, Work, i
 from common.telemetry.stage import StageObserver
 
 __all__ = [
-    "Arrival",
     "Attribute",
     "ConversationObserver",
     "Milestone",

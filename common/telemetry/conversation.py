@@ -1,4 +1,4 @@
-"""The measures of conversations: sessions, interruptions, what playout suffered and what the uplink lost.
+"""The measures of conversations: sessions, interruptions, and what playout suffered.
 
 One object per gateway. What belongs to one turn's way through the stages is `Turn`'s; what every stage has (slots,
 queue, underruns) is `StageObserver`'s. Numbers and short words from fixed sets only.
@@ -20,15 +20,6 @@ class Verdict(StrEnum):
     INTERRUPTED = "interrupted"
     FALSE_ALARM = "false_alarm"
     BACKCHANNEL = "backchannel"
-
-
-class Arrival(StrEnum):
-    """How 20 ms of a person's audio came."""
-
-    OK = "ok"
-    RECOVERED = "fec"
-    CONCEALED = "plc"
-    LATE = "late"
 
 
 class Speculation(StrEnum):
@@ -55,9 +46,6 @@ class ConversationObserver:
         self._late = _seconds(meter, names.PACER_LATENESS, "A block went out after its time by so much")
         self._skipped = meter.create_counter(names.PACER_SKIPPED, "{block}", "Blocks not sent because it was too late")
         self._pause = meter.create_counter(names.PLAYOUT_PAUSE, "s", "Silence heard in mid-answer")
-        self._uplink = meter.create_counter(
-            names.UPLINK_PACKETS, "{packet}", "20 ms of a person's audio, by how it came"
-        )
         self._blocked = _seconds(meter, names.LOOP_BLOCKED, "The event loop ran late by so much")
 
     def sessions(self, active: int, limit: int) -> None:
@@ -90,10 +78,6 @@ class ConversationObserver:
     def paused(self, pause_s: float) -> None:
         """An answer fell silent in its middle for so long."""
         self._pause.add(pause_s)
-
-    def arrived(self, arrival: Arrival, count: int = 1) -> None:
-        """So many packets of a person's audio."""
-        self._uplink.add(count, {Attribute.OUTCOME.value: arrival.value})
 
     def loop_blocked(self, lateness_s: float) -> None:
         """A timer of the event loop fired so much too late."""

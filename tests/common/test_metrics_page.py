@@ -12,7 +12,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from common.telemetry import Arrival, Milestone, Speculation, Telemetry, TelemetrySettings, Verdict, names
+from common.telemetry import Milestone, Speculation, Telemetry, TelemetrySettings, Verdict, names
 from common.telemetry.gpu import Gpus, tell_gpus
 from tests.common.test_telemetry import Told, told
 
@@ -83,8 +83,6 @@ def test_measures_of_conversations_are_told_by_words_of_fixed_sets(told: Told) -
             observer.voice_during_answer(verdict, 0.12)
         for outcome in Speculation:
             observer.speculated(outcome)
-        for arrival in Arrival:
-            observer.arrived(arrival, 50)
         observer.turn_ended("COMPLETED")
         observer.block_sent(0.0004)
         observer.blocks_skipped(2)
@@ -92,7 +90,7 @@ def test_measures_of_conversations_are_told_by_words_of_fixed_sets(told: Told) -
         observer.loop_blocked(0.002)
     points = told.points()
     assert len(points[names.TURN_INTERRUPTIONS]) == len(Verdict)
-    assert sum(len(series) for series in points.values()) == 17
+    assert sum(len(series) for series in points.values()) == 13
     assert points[names.SESSION_ACTIVE][0].value == 49
     assert points[names.TURN_INTERRUPTION_SILENCE][0].sum == pytest.approx(50 * len(Verdict) * 0.12)
 

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from common.config import SERVICES
 from common.stream import FinishReason
-from common.telemetry import Arrival, Milestone, Speculation, Telemetry, TelemetrySettings, Verdict
+from common.telemetry import Milestone, Speculation, Telemetry, TelemetrySettings, Verdict
 from common.telemetry.gpu import Gpus, tell_gpus
 from tests.common.test_metrics_page import FakeDriver
 
@@ -42,7 +42,6 @@ def _use_everything(telemetry: Telemetry) -> None:
     conversations.block_sent(0.001)
     conversations.blocks_skipped(1)
     conversations.paused(0.1)
-    conversations.arrived(Arrival.OK)
     conversations.loop_blocked(0.001)
 
 

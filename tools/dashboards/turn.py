@@ -119,12 +119,6 @@ TURN = Dashboard(
                 "ops",
                 (Query("sum(rate(voicemesh_pacer_skipped_total[$__rate_interval]))", "skipped"),),
             ),
-            Panel(
-                "Audio of people, as it came",
-                "Good: ok alone; fec and plc are packet loss, late is jitter beyond 120 ms.",
-                "pps",
-                (rate("voicemesh_uplink_packets_total", "voicemesh_outcome"),),
-            ),
         ),
     },
 )

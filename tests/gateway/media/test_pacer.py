@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.media.pacer import Pacer, Timetable
+from services.gateway.media.pacer import TELL_EVERY, Pacer, Timetable
 from services.gateway.session.ports import BLOCK_S
 
 
@@ -78,13 +78,14 @@ def test_a_removed_session_is_not_served() -> None:
 
 
 def test_the_thread_serves_all_sessions_and_outlives_a_broken_one(caplog: pytest.LogCaptureFixture) -> None:
-    pacer = Pacer()
+    told: list[float] = []
+    pacer = Pacer(tell=lambda late_s, skipped: told.append(late_s))
     slots: list[int] = []
     enough = threading.Event()
 
     def steady(slot: int, now_s: float) -> None:
         slots.append(slot)
-        if len(slots) == 5:
+        if len(slots) == 12:
             enough.set()
 
     def broken(slot: int, now_s: float) -> None:
@@ -97,6 +98,7 @@ def test_the_thread_serves_all_sessions_and_outlives_a_broken_one(caplog: pytest
     assert len(pacer) == 1
     assert [record.message for record in caplog.records] == ["a session's playout failed and is no longer paced"]
     assert slots == sorted(set(slots))
-    assert pacer.lateness.slots >= 6
+    assert pacer.lateness.slots >= 13
+    assert len(told) == pacer.lateness.slots // TELL_EVERY
     with pytest.raises(RuntimeError):
         pacer.add(steady)
