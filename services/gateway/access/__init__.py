@@ -4,6 +4,6 @@ Knows neither gRPC nor aiohttp but in `grpc_door.py` and `http_door.py`, and not
 """
 
 from services.gateway.access.caller import CONVERSATION, OPERATE, SPEECH, Caller
-from services.gateway.access.door import Door, Shown, Visit, current_visit, spend_text
+from services.gateway.access.door import Door, Shown, Visit, keep_visit, spend_text
 
-__all__ = ["CONVERSATION", "OPERATE", "SPEECH", "Caller", "Door", "Shown", "Visit", "current_visit", "spend_text"]
+__all__ = ["CONVERSATION", "OPERATE", "SPEECH", "Caller", "Door", "Shown", "Visit", "keep_visit", "spend_text"]

@@ -59,6 +59,26 @@ class Visit:
         self._ledger = ledger
         self._time_s = time_s
         self._log = log
+        self._is_kept = False
+
+    def keep(self) -> Callable[[], None]:
+        """What began in this call goes on when the call is over, and counts as its session until it is let go of:
+        call what this returns, once or more."""
+        if self._is_kept or self._ledger is None:
+            return _nothing
+        self._is_kept = True
+        held: list[Ledger] = [self._ledger]
+
+        def let_go() -> None:
+            if held:
+                held.pop().leave()
+
+        return let_go
+
+    def leave(self) -> None:
+        """The call is over."""
+        if self._ledger is not None and not self._is_kept:
+            self._ledger.leave()
 
     def text(self, characters: int) -> None:
         """So many characters more are to be spoken, or to be thought about."""
@@ -71,6 +91,10 @@ class Visit:
             raise
 
 
+def _nothing() -> None:
+    """Nobody counts."""
+
+
 _visit: ContextVar[Visit | None] = ContextVar("visit", default=None)
 
 
@@ -81,9 +105,10 @@ def spend_text(characters: int) -> None:
         visit.text(characters)
 
 
-def current_visit() -> Visit | None:
-    """Whose call this task serves, for what outlives the call: a session keeps it."""
-    return _visit.get()
+def keep_visit() -> Callable[[], None]:
+    """For what outlives its call, such as a conversation: see `Visit.keep`."""
+    visit = _visit.get()
+    return _nothing if visit is None else visit.keep()
 
 
 class Door:
@@ -138,7 +163,7 @@ class Door:
             yield visit
         finally:
             _visit.reset(token)
-            ledger.leave()
+            visit.leave()
 
     def _known(self, shown: Shown) -> Caller:
         if not self.wants_secret:

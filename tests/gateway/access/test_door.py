@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from common.config import ConfigError, load
 from common.errors import AccessDenied, MeshError, Overloaded
-from services.gateway.access import CONVERSATION, OPERATE, SPEECH, Shown, spend_text
+from services.gateway.access import CONVERSATION, OPERATE, SPEECH, Shown, keep_visit, spend_text
 from services.gateway.access.caller import scope_of_method, scope_of_path
 from services.gateway.access.door import secret_of
 from services.gateway.access.keys import records_of_file, records_of_text
@@ -172,6 +172,17 @@ def test_text_is_counted_against_who_calls() -> None:
     with opened.admit(Shown(KEY + "2"), SPEECH):
         spend_text(90)
     spend_text(10**9)  # nobody calls
+
+
+def test_what_outlives_its_call_counts_until_it_is_let_go_of() -> None:
+    opened = door(api_keys=f"ada={KEY}", key_max_sessions=1)
+    with opened.admit(Shown(KEY), SPEECH):
+        let_go = keep_visit()
+    assert isinstance(refusal_of(opened, KEY), Overloaded)
+    let_go()
+    let_go()
+    assert caller_of(opened, KEY) == caller_of(opened, KEY) == "ada"
+    keep_visit()()  # nobody calls
 
 
 def test_a_flood_of_refusals_is_one_line_a_second_and_shows_no_secret(caplog: pytest.LogCaptureFixture) -> None:

@@ -17,9 +17,10 @@ from voicemesh.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 
 from common.status import DETAILS_KEY
 from tests.edges import gateway
-from tests.fakes import speak, tone
+from tests.fakes import ScriptedBrain, speak, tone
 from tests.gateway.access.tokens import Authority
 from tests.gateway.caller import Caller, Stub, dialled
+from tests.gateway.session.talker import Talker
 
 KEY = "a-long-and-random-key-of-ada"
 KEYS = f"ada={KEY},bob={KEY}-bob"
@@ -178,3 +179,35 @@ async def test_http_speaks_tls_where_grpc_does(tmp_path: Path) -> None:
             assert answer.status == 200
         with pytest.raises(aiohttp.ClientError):
             await session.get(f"{address.replace('https', 'http')}/healthz")
+
+
+async def test_a_conversation_counts_against_its_key_until_it_is_over() -> None:
+    settings: Any = {"api_keys": KEYS, "key_max_sessions": 1, "http": False, "brain": ScriptedBrain()}
+    async with gateway(**settings) as server, dialled(server.address) as channel:
+        stub = Conversations(channel)
+        call = stub.Converse(metadata=metadata())
+        talker = Talker(stub, call)
+        await talker.start()
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.Converse(metadata=metadata()).read()
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await Talker(stub, stub.Converse(metadata=metadata(f"{KEY}-bob"))).start()
+        await call.done_writing()
+        await talker.to_end()
+        await Talker(stub, stub.Converse(metadata=metadata())).start()
+
+
+async def test_a_lost_conversation_counts_on_while_it_waits_and_once_when_it_is_taken_up() -> None:
+    settings: Any = {"api_keys": KEYS, "key_max_sessions": 2, "http": False, "brain": ScriptedBrain()}
+    async with gateway(**settings) as server, dialled(server.address) as channel:
+        stub = Conversations(channel)
+        lost = Talker(stub, stub.Converse(metadata=metadata()))
+        await lost.start()
+        lost.call.cancel()
+        again = Talker(stub, stub.Converse(metadata=metadata()))
+        await again.start(resume_token=lost.started.resume_token)
+        assert again.session_id == lost.session_id
+        await Talker(stub, stub.Converse(metadata=metadata())).start()
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.Converse(metadata=metadata()).read()
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
