@@ -82,6 +82,8 @@ def test_rule_1_a_candidate_without_more_windows_is_forgotten() -> None:
     talk.window(True)
     talk.wait(0.6)
     assert [candidate.active for candidate in talk.of(CandidateChanged)] == [True, False]
+    talk.window(True)
+    assert talk.state is State.LISTENING
 
 
 def test_rule_2_two_windows_of_voice_are_speech_with_its_preroll() -> None:
@@ -330,6 +332,15 @@ def test_rule_9_in_the_first_second_a_candidate_needs_two_windows() -> None:
     assert talk.state is State.HOLD
 
 
+def test_rule_9_two_windows_long_after_each_other_are_two_clicks() -> None:
+    talk = Talk()
+    talk.tell(AudioReady(talk.ask()))
+    for _ in range(2):
+        talk.window(True)
+        talk.pause(0.192)
+    assert talk.state is State.SPEAKING
+
+
 def test_rule_9_the_first_second_is_like_any_other_where_no_echo_comes_back() -> None:
     talk = Talk()
     talk.tell(EchoReport(present=False))
@@ -501,6 +512,17 @@ def test_rule_15_an_answer_without_a_sound_is_complete_too() -> None:
     assert talk.state is State.LISTENING
 
 
+def test_rule_15_a_guess_without_a_sound_is_complete_with_its_turn() -> None:
+    talk = Talk()
+    talk.speak(0.64)
+    talk.pause(0.128)
+    talk.tell(PlayoutDrained(talk.wanted))
+    assert talk.state is State.ENDPOINTING
+    talk.pause(0.5)
+    assert talk.one(EndAnswer) == EndAnswer(1, Ending.COMPLETED, audible=False)
+    assert talk.state is State.LISTENING
+
+
 def test_rule_16_the_client_silences_without_a_turn() -> None:
     talk = Talk()
     epoch = talk.answer()
@@ -667,6 +689,15 @@ def test_a_typed_turn_takes_along_what_is_being_spoken() -> None:
     assert (committed.turn, committed.end_sample, committed.typed) == (1, talk.sample, True)
 
 
+def test_a_typed_turn_makes_the_guess_about_what_was_spoken_useless() -> None:
+    talk = Talk()
+    talk.speak(0.64)
+    talk.pause(0.128)
+    talk.tell(Typed())
+    assert talk.one(EndAnswer) == EndAnswer(1, Ending.WASTED, audible=False)
+    assert talk.one(TurnCommitted).epoch == 2
+
+
 def test_a_typed_turn_is_answered_after_what_must_be_heard() -> None:
     talk = Talk()
     talk.tell(Say(interruptible=False))
@@ -757,6 +788,30 @@ def test_what_must_be_said_takes_the_place_of_the_answer() -> None:
     assert talk.one(BeginAnswer).epoch == talk.machine.epoch == epoch + 1
 
 
+@pytest.mark.parametrize("policy", [Policy.SERVER_VAD, Policy.MANUAL])
+@pytest.mark.parametrize("more", [True, False])
+def test_something_to_say_waits_for_a_candidate_to_lapse(policy: Policy, more: bool) -> None:
+    talk = Talk(policy=policy)
+    talk.window(True)
+    talk.tell(Say())
+    assert not talk.of(BeginAnswer)
+    if more:
+        talk.pause(0.2)
+    else:
+        talk.wait(0.6)
+    assert talk.one(BeginAnswer).kind is Kind.SAY
+
+
+def test_what_must_be_said_takes_the_place_of_an_answer_for_a_while_only() -> None:
+    talk = Talk()
+    talk.ask()
+    talk.did.clear()
+    talk.tell(Say(interruptible=False))
+    talk.tell(AudioReady(talk.wanted))
+    talk.tell(PlayoutDrained(talk.wanted))
+    assert [begun.kind for begun in talk.begun()] == [Kind.SAY, Kind.ANSWER]
+
+
 def test_what_must_be_said_does_not_swallow_the_turn_it_speaks_over() -> None:
     talk = Talk()
     talk.speak(0.64)
@@ -823,6 +878,12 @@ def test_draining_lets_speech_finish() -> None:
     talk.tell(Released())
     assert talk.state is State.CLOSED
     assert talk.machine.due_s is None
+
+
+def test_draining_closes_what_is_silent_at_once() -> None:
+    talk = Talk()
+    talk.tell(Drain())
+    assert talk.state is State.CLOSING
 
 
 def test_draining_does_not_wait_for_ever() -> None:
