@@ -22,6 +22,7 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "scale": ("scale", ()),
     "scale, monitored bare": ("bare", ("monitoring",)),
     "scale, LiveKit": ("scale", ("livekit",)),
+    "scale, mTLS": ("scale", ("mtls",)),
     "scale, media on nodes": ("scale", ("host-network",)),
     "bare, KEDA": ("bare", ("keda",)),
     "turn": ("turn", ()),
@@ -82,8 +83,8 @@ def containers(workload: Object) -> Iterator[Object]:
 
 
 def environment(container: Object) -> dict[str, str]:
-    """Plain values of its variables; those from Secrets as `secret`."""
-    return {it["name"]: it.get("value", "secret") for it in container.get("env", ())}
+    """Values of its variables; what comes from elsewhere is named by its source, as secretKeyRef."""
+    return {it["name"]: it.get("value") or next(iter(it["valueFrom"])) for it in container.get("env", ())}
 
 
 def selects(selector: Object, carried: dict[str, str]) -> bool:

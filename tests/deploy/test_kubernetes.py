@@ -47,6 +47,14 @@ CUSTOM = {"ServiceMonitor", "PrometheusRule", "ScaledObject"}
 CURRENT_MINOR = int(kubernetes_validate.latest_version().split(".")[1])
 MINORS = [f"1.{minor}" for minor in (CURRENT_MINOR, CURRENT_MINOR - 1, CURRENT_MINOR - 2)]
 LONGEST_ANSWER_S = BrainConfig(port=0).turn_timeout_s
+SECRETS = {
+    "API_KEYS": "somebody=" + "k" * 32,
+    "ICE_SERVERS": '[{"url": "turn:10.0.0.2:3478?transport=udp", "secret": "s"}]',
+    "LIVEKIT_URL": "wss://livekit.example",
+    "LIVEKIT_API_KEY": "key",
+    "LIVEKIT_API_SECRET": "s" * 32,
+    "OPENAI_API_KEY": "key",
+}
 ours = pytest.mark.parametrize("variant", MESH)
 everywhere = pytest.mark.parametrize("variant", VARIANTS)
 
@@ -148,13 +156,40 @@ def test_probes_ask_grpc_health_for_ready_and_alive(variant: str) -> None:
         names = {CONFIGS[service](port=1).service: own_name(service) for service in services}
         ports = {CONFIGS[service].model_fields["port"].default: names[service] for service in services}
         for probe in ("startupProbe", "readinessProbe"):
-            asked = container[probe]["grpc"]
-            assert ports[asked["port"]] == asked["service"]
-        assert container["livenessProbe"]["grpc"]["service"] == ""
-        assert container["livenessProbe"]["grpc"]["port"] in ports
+            port, name = asked(container[probe])
+            assert ports[port] == name
+        port, name = asked(container["livenessProbe"])
+        assert port in ports
+        assert name == ""
         # Nobody may be killed for loading: alive is asked once it has been ready.
         startup = container["startupProbe"]
         assert startup["periodSeconds"] * startup["failureThreshold"] >= 60
+
+
+def asked(probe: Object) -> tuple[int, str]:
+    """Port and name that a probe asks health for: the kubelet's own, or ours where the port speaks TLS."""
+    if "grpc" in probe:
+        return probe["grpc"]["port"], probe["grpc"]["service"]
+    command = probe["exec"]["command"]
+    assert command[:3] == ["python", "-m", "common.serving.probe"]
+    name = command[-1] if command[-1].startswith("voicemesh.") else ""
+    return int(command[3].rpartition(":")[2]), name
+
+
+def test_with_mtls_every_hop_shows_a_certificate() -> None:
+    for workload, container, services in running("scale, mTLS"):
+        (service,) = services
+        config = load(CONFIGS[service], [], environ=variables(container))
+        assert config.tls_certificate_file is not None
+        if isinstance(config, GatewayConfig):
+            assert config.stage_ca_file is not None
+            assert config.stage_certificate_file is not None
+            assert config.stage_name == "stage.voicemesh"
+        else:
+            assert config.tls_client_ca_file is not None
+            assert container["readinessProbe"]["exec"]["command"][-2] == "stage.voicemesh"
+        secrets = {volume["secret"]["secretName"] for volume in pod(workload)["volumes"] if "secret" in volume}
+        assert secrets == {f"tls-{workload['metadata']['name']}"}
 
 
 def own_name(service: str) -> str:
@@ -224,9 +259,16 @@ def test_the_gateway_finds_every_stage_behind_a_headless_name(variant: str) -> N
 
 
 def variables(container: Object) -> dict[str, str]:
-    """What our configuration reads of its environment; a Secret that lists keys stands for one key."""
+    """What our configuration reads of its environment, with something of the right kind for what a cluster fills in."""
     own = {name: value for name, value in environment(container).items() if name.startswith("VOICEMESH_")}
-    return {name: "somebody=" + "k" * 32 if value == "secret" else value for name, value in own.items()}
+    for name, value in own.items():
+        if value.startswith("/tls/"):
+            own[name] = __file__  # any file that is there
+        if value == "fieldRef":
+            own[name] = "10.0.0.1"
+        if value == "secretKeyRef":
+            own[name] = SECRETS[name.removeprefix("VOICEMESH_GATEWAY_").removeprefix("VOICEMESH_BRAIN_")]
+    return own
 
 
 @ours
@@ -292,7 +334,7 @@ def test_every_mount_has_its_volume_and_every_reference_its_object(variant: str)
         mounted = {mount["name"] for container in containers(it) for mount in container.get("volumeMounts", ())}
         assert mounted == volumes.keys()
         for volume in volumes.values():
-            assert volume.keys() & {"emptyDir", "persistentVolumeClaim", "configMap"}
+            assert volume.keys() & {"emptyDir", "persistentVolumeClaim", "configMap", "secret"}
             assert volume.get("persistentVolumeClaim", {}).get("claimName", None) in {None, *claims}
             assert volume.get("configMap", {}).get("name", None) in {None, *maps}
         assert pod(it).get("serviceAccountName") in {None, *accounts}
@@ -309,7 +351,7 @@ def test_no_secret_is_written_down(variant: str) -> None:
         for container in containers(it):
             for name, value in environment(container).items():
                 if re.search(r"(KEY|TOKEN|SECRET|PASSWORD)$", name):
-                    assert value == "secret", name
+                    assert value == "secretKeyRef", name
 
 
 def test_both_overlays_with_gpus_prepare_pods_alike() -> None:
