@@ -43,7 +43,11 @@ class Passes(Protocol):
 
 
 class CodePredictor:
-    """Fifteen passes, and what is fed from one to the next."""
+    """Fifteen passes, and what is fed from one to the next.
+
+    Where the predictor is narrower than the talker, every code's embedding goes through one projection: that is done
+    for all codes at once, at the start, so that a pass begins with a lookup.
+    """
 
     def __init__(
         self,
@@ -56,6 +60,7 @@ class CodePredictor:
         library: Library | None = None,
     ) -> None:
         self._w, self._config, self._talker, self._row_wise = weights, config, talker, row_wise
+        self._projected = self._project_codes()
         self._passes: Passes
         if library is None:
             self._passes = _TorchPasses(weights, config, slot_count, row_wise)
@@ -65,13 +70,26 @@ class CodePredictor:
     def predict(self, hidden: Tensor, code0: Tensor, pick: Pick) -> Tensor:
         """All codes of one frame: hidden [S, H], code0 [S] → [S, Q]; `pick` chooses codes 1 … Q−1 from their logits."""
         codes, last = [code0], self._config.codebook_count - 1
-        out = self._passes.first(self._input(hidden), self._input(self._talker.codec_rows(code0)))
+        out = self._passes.first(self._input(hidden), self._code_rows(0, code0))
         for codebook in range(1, last + 1):
             codes.append(pick(codebook, self._passes.logits(codebook, out)))
             if codebook < last:
-                rows = self._input(self._talker.acoustic_rows(codebook, codes[-1]))
-                out = self._passes.at(codebook + 1, rows)
+                out = self._passes.at(codebook + 1, self._code_rows(codebook, codes[-1]))
         return torch.stack(codes, 1)
+
+    def _code_rows(self, codebook: int, codes: Tensor) -> Tensor:
+        """What a code of this codebook is to the predictor: [S] → [S, predictor hidden]."""
+        if self._projected is not None:
+            return self._projected[self._talker.table_index(codebook, codes)]
+        return self._talker.codec_rows(codes) if codebook == 0 else self._talker.acoustic_rows(codebook, codes)
+
+    def _project_codes(self) -> Tensor | None:
+        """[C + (Q−1)·V, predictor hidden], in the dtype of rows: added up in float64 and rounded once."""
+        if self._w.predictor_input is None:
+            return None
+        weight, bias = (part.double() for part in self._w.predictor_input)
+        parts = torch.split(self._w.frame_table, self._config.codebook_size)
+        return torch.cat([product(part.double(), weight, bias).to(self._talker.dtype) for part in parts])
 
     def _input(self, rows: Tensor) -> Tensor:
         if self._w.predictor_input is None:

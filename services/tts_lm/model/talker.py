@@ -68,7 +68,11 @@ class Talker:
 
     def acoustic_rows(self, codebook: int, codes: Tensor) -> Tensor:
         """Embeddings of codebook `codebook` ≥ 1: [R] → [R, H]."""
-        return self._w.frame_table[codes + self._table_offsets[codebook]].to(self.dtype)
+        return self._w.frame_table[self.table_index(codebook, codes)].to(self.dtype)
+
+    def table_index(self, codebook: int, codes: Tensor) -> Tensor:
+        """Rows of the frame table, and of every table like it, that hold these codes."""
+        return codes + self._table_offsets[codebook]
 
     def prefill(self, rows: Tensor, spans: Sequence[Span], counts: Sequence[int], pool: KvPool) -> Tensor:
         """Run packed prompts [Σ counts, H], each the last `counts[i]` positions of its span; last hidden of each [n,
