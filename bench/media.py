@@ -42,6 +42,7 @@ NETWORKS = {
 }
 SPEECH = voice(20.0, 24000, 130)
 FRAME_SAMPLES = 1920  # 80 ms
+AUDIBLE = 100.0  # -50 dBFS, rms of a packet
 
 
 def block(number: int) -> Any:
@@ -152,6 +153,31 @@ def quantile(counts: Sequence[int], share: float) -> float:
     return float("inf")
 
 
+async def silences(count: int, report: Report) -> None:
+    """From the decision to hold until the last packet that can be heard has arrived at the person's end."""
+    tone = (8000 * np.sin(2 * np.pi * 500 * np.arange(24000 * 2 * count) / 24000)).astype(np.int16)
+    async with house() as at, call(at) as one:
+        one.talk.playout.enqueue(1, 0, tone)
+        decided: list[tuple[float, float]] = []
+        for number in range(count):
+            await asyncio.sleep(0.3 + number % 20 / 1000)
+            began_s = time.monotonic()
+            one.talk.playout.hold()
+            await asyncio.sleep(0.3)
+            decided.append((began_s, time.monotonic()))
+            one.talk.playout.resume()
+        decoder = Decoder(24000)
+        loud = [
+            arrival.at_s
+            for arrival in one.person.arrivals
+            if np.sqrt(np.mean(np.square(decoder.decode(arrival.payload), dtype=float))) > AUDIBLE
+        ]
+    report.add(
+        "hold_to_last_audible_packet_s",
+        [max((at_s for at_s in loud if since <= at_s < until), default=since) - since for since, until in decided],
+    )
+
+
 async def drift(minutes: float, report: Report) -> None:
     """RTP time against the clock, over a real call."""
     async with house() as at, call(at) as one:
@@ -194,6 +220,7 @@ async def measure(arguments: argparse.Namespace) -> Report:
     for name in arguments.networks:
         for run in runs:
             await run(NETWORKS[name], arguments.seconds, report, name)
+    await silences(arguments.holds, report)
     await crowd(arguments.peers, arguments.speaking, arguments.seconds, report)
     if arguments.drift_minutes:
         await drift(arguments.drift_minutes, report)
@@ -207,6 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--networks", nargs="*", choices=NETWORKS, default=list(NETWORKS), help="default: all")
     parser.add_argument("--peers", type=int, default=8, help="calls at once (default 8)")
     parser.add_argument("--speaking", type=int, default=4, help="of these, answered all the time (default 4)")
+    parser.add_argument("--holds", type=int, default=30, help="of an answer, until it is silent (default 30)")
     parser.add_argument("--drift-minutes", type=float, default=0.0, help="of a call on whose end drift is measured")
     parser.add_argument("--json", action="store_true", help="print the report instead of a table, and write no file")
     arguments = parser.parse_args(argv)
