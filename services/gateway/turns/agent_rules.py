@@ -6,7 +6,7 @@ A rule is a function of the memory and the event; `table.py` says when it runs.
 from __future__ import annotations
 
 from services.gateway.turns import candidate, flow
-from services.gateway.turns.memory import Memory, Said, Timer
+from services.gateway.turns.memory import Cut, Memory, Said, Timer
 from services.gateway.turns.types import (
     AnswerBusy,
     AnswerFailed,
@@ -215,8 +215,7 @@ def interrupt(memory: Memory) -> None:
     said = memory.said
     assert said is not None, "something was being said"
     memory.end(Ending.INTERRUPTED)
-    memory.cut = said.epoch if said.kind in (Kind.ANSWER, Kind.CONTINUATION) else None
-    memory.state = State.INTERRUPTED
+    memory.cut = Cut(said.epoch, said.turn) if said.kind in (Kind.ANSWER, Kind.CONTINUATION) else None
     memory.out.append(StateChanged(State.INTERRUPTED, memory.turn_number, said.epoch))
     flow.open_turn(memory)
 

@@ -175,6 +175,7 @@ def rest(memory: Memory) -> None:
     if memory.draining and memory.turn is None and memory.owed is None:
         shut(memory)
     elif memory.turn is not None:
+        memory.voice.forget()  # what was said meanwhile has been counted
         go_on_with(memory, memory.turn)
     elif memory.owed is not None:
         turn, memory.owed = memory.owed, None
@@ -196,7 +197,7 @@ def after_nothing(memory: Memory) -> None:
     if cut is None or not memory.settings.continue_after_empty or memory.draining:
         rest(memory)
         return
-    memory.begin(Kind.CONTINUATION, memory.committed, continues=cut)
+    memory.begin(Kind.CONTINUATION, cut.turn, continues=cut.epoch)
     think(memory)
 
 

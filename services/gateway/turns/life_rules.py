@@ -34,7 +34,6 @@ def connected(memory: Memory, event: Connected) -> None:
 def returned(memory: Memory, event: Connected) -> None:
     """20: somebody is there again: nothing of before is to be heard, what was asked is answered."""
     memory.raise_floor(memory.says[0].epoch if memory.says else memory.epoch + 1)
-    memory.voice.forget()
     flow.rest(memory)
 
 

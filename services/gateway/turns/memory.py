@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import NamedTuple
 
 from services.gateway.turns.endpoint import EndpointDelay
 from services.gateway.turns.settings import TurnSettings
@@ -94,6 +95,13 @@ class Said:
     busy_until_s: float = 0.0  # a tool runs
 
 
+class Cut(NamedTuple):
+    """An epoch that was interrupted, and the turn that it answered."""
+
+    epoch: int
+    turn: Turn | None
+
+
 class Memory:
     """One conversation. `out` collects the actions of the step that runs at `now_s`."""
 
@@ -113,7 +121,7 @@ class Memory:
         self.owed: Turn | None = None  # committed, to be answered when possible
         self.said: Said | None = None
         self.says: deque[Said] = deque()  # waiting, oldest first
-        self.cut: int | None = None  # the epoch that speech interrupted, until the next one is heard
+        self.cut: Cut | None = None  # what speech interrupted, until the next epoch is heard
         self.claimed_sample = 0  # sound before this belongs to an earlier turn
         self.echo_present = True  # until the canceller says otherwise
         self.echo_failing = False

@@ -6,7 +6,7 @@ A rule is a function of the memory and the event; `table.py` says when it runs.
 from __future__ import annotations
 
 from services.gateway.turns import candidate, flow
-from services.gateway.turns.memory import Memory, Timer, Turn
+from services.gateway.turns.memory import Cut, Memory, Timer, Turn
 from services.gateway.turns.types import (
     LISTEN_RATE_HZ,
     ClearInput,
@@ -159,8 +159,6 @@ def turn_empty(memory: Memory, event: TurnEmpty) -> None:
         said.empty = True
         return
     memory.end(Ending.EMPTY)
-    if memory.committed is said.turn:
-        memory.committed = None
     memory.out.append(TurnDropped(said.turn.number))
     flow.after_nothing(memory)
 
@@ -232,13 +230,12 @@ def user_goes_on(memory: Memory) -> None:
     memory.end(Ending.SUPERSEDED)
     mergeable = turn is not None and turn is memory.committed and not turn.by_hand and not turn.forced
     if turn is None or not mergeable or memory.now_s - turn.committed_s >= memory.settings.merge_s:
-        memory.owed, memory.cut = turn, said.continues  # if it was noise, both are taken up again
+        memory.owed = turn  # if it was noise, it is taken up again
+        memory.cut = None if said.continues is None else Cut(said.continues, said.turn)
         flow.open_turn(memory)
         return
     memory.endpoint.observe_pause((voice.from_sample - turn.speech_end_sample) / LISTEN_RATE_HZ, memory.settings)
     turn.revision += 1
-    memory.turns -= 1  # its number is not taken until it is committed again
-    memory.committed = None
     memory.out.append(TurnReopened(turn.number, turn.revision, committed=True))
     flow.go_on_with(memory, turn)
 

@@ -33,6 +33,7 @@ from services.gateway.turns.types import (
     Overlap,
     OverlapJudged,
     PlayoutDrained,
+    PlayoutProgress,
     Policy,
     QueueSay,
     RaiseFloor,
@@ -106,6 +107,37 @@ def test_rule_3_a_short_silence_is_judged_and_answered_in_case() -> None:
     assert talk.one(BeginAnswer) == BeginAnswer(1, Kind.ANSWER, 1, held=True)
     assert talk.state is State.ENDPOINTING
     assert not talk.of(TurnCommitted)
+
+
+def test_rule_3_guesses_are_limited() -> None:
+    talk = Talk()
+    for _ in range(4):
+        talk.speak(0.32)
+        talk.pause(0.192)
+    assert len(talk.of(BeginAnswer)) == 3
+    talk.pause(0.5)
+    assert [begun.held for begun in talk.begun()] == [True, True, True, False]
+
+
+def test_rule_4_a_click_in_a_silence_is_no_speech() -> None:
+    talk = Talk()
+    talk.speak(0.64)
+    talk.pause(0.192)
+    talk.window(True)
+    assert talk.state is State.ENDPOINTING
+    talk.pause(0.192)
+    talk.window(True)
+    assert not talk.of(TurnReopened)
+
+
+def test_rule_4_the_turn_ends_where_it_went_on_to() -> None:
+    talk = Talk()
+    talk.speak(0.64)
+    talk.pause(0.256)
+    talk.speak(0.064)
+    end = talk.sample
+    talk.pause(0.5)
+    assert talk.one(SpeechStopped).end_sample == end
 
 
 def test_rule_4_speech_after_a_short_silence_is_the_same_turn() -> None:
@@ -223,7 +255,7 @@ def test_rule_6_what_noise_interrupted_is_taken_up_again() -> None:
     talk.tell(TurnEmpty(talk.wanted))
     assert talk.one(TurnDropped) == TurnDropped(2)
     continuation = talk.one(BeginAnswer)
-    assert (continuation.kind, continuation.continues) == (Kind.CONTINUATION, first)
+    assert (continuation.kind, continuation.continues, continuation.turn) == (Kind.CONTINUATION, first, 1)
 
 
 # ---------------------------------------------------------------- the agent answers
@@ -242,8 +274,9 @@ def test_rule_7_the_answer_waits_while_somebody_may_be_speaking() -> None:
     epoch = talk.ask()
     talk.window(True)
     talk.tell(AudioReady(epoch))
+    talk.pause(0.128)
     assert not talk.of(StartPlayout)
-    talk.pause(0.16)
+    talk.pause(0.032)
     assert talk.one(StartPlayout) == StartPlayout(epoch)
 
 
@@ -491,6 +524,7 @@ def test_rule_14_a_tool_may_take_longer_than_a_stall() -> None:
     talk.wait(20)
     assert talk.state is State.SPEAKING
     talk.tell(AnswerText(epoch))
+    talk.tell(PlayoutProgress(epoch))
     talk.wait(2.1)
     assert talk.one(EndAnswer).ending is Ending.INCOMPLETE
 
@@ -572,6 +606,29 @@ def test_rule_17_text_without_sound_is_too_little() -> None:
     assert talk.state is State.RECOVERING
 
 
+def test_rule_17_a_guess_that_has_text_already_is_waited_for() -> None:
+    talk = Talk()
+    talk.speak(0.64)
+    talk.pause(0.128)
+    talk.tell(AnswerText(talk.wanted))
+    talk.pause(0.3)
+    assert talk.state is State.THINKING
+    talk.wait(4.9)
+    assert talk.state is State.THINKING
+    talk.wait(0.2)
+    assert talk.state is State.RECOVERING
+
+
+def test_rule_17_what_is_to_be_said_needs_no_brain() -> None:
+    talk = Talk()
+    talk.tell(Say())
+    talk.wait(4.9)
+    assert talk.state is State.THINKING
+    talk.wait(0.2)
+    assert talk.one(EndAnswer).ending is Ending.FAILED
+    assert talk.state is State.LISTENING
+
+
 def test_rule_18_an_answer_that_stalls_ends_incomplete() -> None:
     talk = Talk()
     epoch = talk.answer()
@@ -600,6 +657,15 @@ def test_rule_19_a_lost_transport_suspends_whatever_goes_on() -> None:
     assert talk.state is State.SUSPENDED
 
 
+def test_rule_19_a_turn_in_mid_speech_is_lost_with_the_transport() -> None:
+    talk = Talk()
+    talk.speak(0.64)
+    talk.tell(TransportLost())
+    assert talk.one(TurnDropped) == TurnDropped(1)
+    talk.tell(Connected())
+    assert talk.state is State.LISTENING
+
+
 def test_rule_20_who_comes_back_hears_nothing_of_before() -> None:
     talk = Talk()
     epoch = talk.answer()
@@ -607,6 +673,15 @@ def test_rule_20_who_comes_back_hears_nothing_of_before() -> None:
     talk.tell(Connected(), after_s=10)
     assert talk.state is State.LISTENING
     assert talk.machine.floor > epoch
+
+
+def test_rule_20_voice_of_before_does_not_count() -> None:
+    talk = Talk()
+    talk.window(True)
+    talk.tell(TransportLost())
+    talk.tell(Connected())
+    talk.window(True)
+    assert talk.state is State.LISTENING
 
 
 def test_rule_20_a_question_that_was_not_answered_is_answered_then() -> None:
@@ -635,6 +710,16 @@ def test_rule_22_sound_that_stops_in_mid_speech_ends_the_turn() -> None:
     assert talk.state is State.ENDPOINTING
     talk.pause(1.0)
     assert talk.one(TurnCommitted).turn == 1
+
+
+def test_rule_22_silence_that_keeps_coming_is_not_missing() -> None:
+    talk = Talk()
+    talk.speak(0.64)
+    talk.pause(0.128)
+    talk.tell(TurnJudged(1, 0, 0.1))
+    talk.pause(1.5)
+    assert talk.of(TurnCommitted)
+    assert not talk.of(FeedSilence)
 
 
 def test_rule_22_sound_that_keeps_coming_is_not_missing() -> None:
@@ -716,6 +801,8 @@ def test_by_hand_nothing_ends_a_turn_but_the_client() -> None:
     talk.tell(CommitInput())
     committed = talk.one(TurnCommitted)
     assert (committed.from_sample, committed.end_sample) == (0, talk.sample)
+    assert talk.one(SpeechStopped).end_sample == talk.sample
+    assert talk.states() == [State.LISTENING, State.THINKING]
     talk.tell(CommitInput())
     assert len(talk.of(TurnCommitted)) == 1
 
@@ -770,6 +857,24 @@ def test_something_to_say_waits_politely() -> None:
     assert talk.one(BeginAnswer).kind is Kind.SAY
 
 
+def test_too_much_to_say_gives_up_the_oldest() -> None:
+    talk = Talk(queued_says=2)
+    talk.speak(0.32)
+    for _ in range(3):
+        talk.tell(Say())
+    assert talk.one(EndAnswer) == EndAnswer(1, Ending.SUPERSEDED, audible=False)
+
+
+def test_what_is_said_over_a_turn_counts_its_voice_once() -> None:
+    talk = Talk()
+    talk.speak(0.064)
+    talk.tell(Say(interruptible=False))
+    talk.tell(AudioReady(talk.wanted))
+    talk.tell(PlayoutDrained(talk.wanted))
+    talk.pause(0.5)
+    assert talk.one(TurnDropped) == TurnDropped(1)
+
+
 def test_something_to_say_is_given_up_when_the_next_turn_is_answered_before() -> None:
     talk = Talk()
     talk.speak(0.64)
@@ -786,6 +891,9 @@ def test_what_must_be_said_takes_the_place_of_the_answer() -> None:
     talk.tell(Say(interruptible=False))
     assert talk.one(EndAnswer) == EndAnswer(epoch, Ending.SUPERSEDED, audible=True)
     assert talk.one(BeginAnswer).epoch == talk.machine.epoch == epoch + 1
+    talk.tell(AudioReady(epoch + 1))
+    talk.tell(PlayoutDrained(epoch + 1))
+    assert talk.state is State.LISTENING
 
 
 @pytest.mark.parametrize("policy", [Policy.SERVER_VAD, Policy.MANUAL])
