@@ -11,10 +11,8 @@ The transcript keeps the original; `OffsetMap` tells how far in it one is who ha
 `SpeakableText` is both, for strings.
 """
 
-from services.gateway.speakable.filter import MarkupFilter
 from services.gateway.speakable.pieces import OffsetMap, Piece
-from services.gateway.speakable.text import SpeakableText
+from services.gateway.speakable.spoken import Normalisation
+from services.gateway.speakable.text import SpeakableFilter, SpeakableText
 
-SpeakableFilter = MarkupFilter
-
-__all__ = ["OffsetMap", "Piece", "SpeakableFilter", "SpeakableText"]
+__all__ = ["Normalisation", "OffsetMap", "Piece", "SpeakableFilter", "SpeakableText"]

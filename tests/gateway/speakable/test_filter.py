@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from services.gateway.speakable import SpeakableFilter
+from services.gateway.speakable.filter import MarkupFilter
 from tests.gateway.speakable.spoken import cut, one_by_one, pieces_of, said
 
 SPOKEN = {
@@ -199,7 +200,7 @@ def test_what_a_mark_costs_does_not_grow_with_their_number(mark: str) -> None:
 
 def test_little_is_held_whatever_comes() -> None:
     for mark in HOSTILE.values():
-        speakable = SpeakableFilter()
+        speakable = MarkupFilter()
         for _ in range(400):
             speakable.feed(mark)
             assert len(speakable._held) <= 256
