@@ -31,7 +31,7 @@ async def test_a_person_asks_aloud_interrupts_by_voice_and_by_button_and_is_answ
             await _is_cut_by_voice(page)
             await _is_cut_by_button(page)
             await _stages_are_shown(page, address)
-            await page.run("voicemesh.call.hangUp()")
+            await page.run("window.voicemesh?.call.hangUp()")
             assert page.complaints == []
             assert all(url.startswith((address, "blob:")) for url in page.requests)
 
