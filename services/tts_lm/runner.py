@@ -152,9 +152,7 @@ class TorchRunner:
         code0 = draw(logits, uniforms[:, 0], talker, batch)
         # A row that just ended has a control id here; its predictor runs on code 0 and nobody looks.
         heard = code0.where(code0 < config.codebook_size, 0)
-        frames = self.predictor.predict(
-            hidden, heard, lambda codebook, logits: draw(logits, uniforms[:, codebook], predictor, acoustic)
-        )
+        frames = self.predictor.frame(hidden, heard, uniforms, predictor, acoustic)
         frames[:, 0] = code0
         if len(sequences) < len(slots):  # a row that sits out keeps its state
             own = torch.tensor([place[s.slot] for s in sequences], device=self.device)

@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from services.tts_lm.model.code_predictor import CodePredictor
 from services.tts_lm.model.config import BlockConfig, load_config
 from services.tts_lm.model.kv_cache import KvPool, Span
 from services.tts_lm.model.layers import Rotary, run_stack
 from services.tts_lm.model.matrix import Int8Matrix, Matrix, quantised
+from services.tts_lm.model.sampling import Filter, RowSampling, draw
+from services.tts_lm.model.talker import Talker
 from services.tts_lm.model.weights import load_weights
 from services.tts_lm.native import build
 from services.tts_lm.native.library import Library, NativeMatrix
@@ -99,6 +102,29 @@ def test_attention_over_many_positions_forgets_none(library: Library, tiny: Path
         stack = NativeStack(library, weights, block, 1500)
         outputs.append(stack(torch.ones(1, block.hidden_size), torch.tensor([1499]), batch))
     assert all((other - outputs[0]).abs().max() > 1e-4 for other in outputs[1:])
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_frame_in_one_call_is_the_frame_in_fifteen(library: Library, tiny: Path, count: int) -> None:
+    """Drawn, with greedy rows and other settings beside it; the draws themselves are those of model/sampling.py."""
+    config = load_config(tiny)
+    weights = load_weights(tiny, config, torch.float32, torch.device("cpu"))
+    talker = Talker(weights, config, 64, row_wise=False, library=library)
+    predictor = CodePredictor(weights, config, talker, count, row_wise=False, library=library)
+    generator = torch.Generator().manual_seed(count)
+    rows = RowSampling(
+        torch.tensor([False, True, False])[:count],
+        torch.tensor([0.9, 1.0, 1.7])[:count],
+        torch.tensor([5, 0, 0])[:count],
+        torch.ones(count),
+    )
+    batch = Filter(all_greedy=False, any_greedy=True, top_k=None, top_p=False)
+    for _ in range(20):
+        hidden = torch.randn(count, config.talker.hidden_size, generator=generator)
+        code0 = torch.randint(config.codebook_size, (count,), generator=generator)
+        uniforms = torch.rand(count, config.codebook_count, generator=generator, dtype=torch.float64)
+        expected = predictor.predict(hidden, code0, lambda c, x, u=uniforms: draw(x, u[:, c], rows, batch))
+        assert torch.equal(predictor.frame(hidden, code0, uniforms, rows, batch), expected)
 
 
 def test_two_engines_of_one_process_do_not_disturb_each_other(library: Library) -> None:

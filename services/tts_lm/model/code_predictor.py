@@ -6,6 +6,7 @@ step 4.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from typing import Protocol
 
@@ -17,9 +18,17 @@ from services.tts_lm.model.config import ModelConfig
 from services.tts_lm.model.kv_cache import Span
 from services.tts_lm.model.layers import Rotary, run_stack
 from services.tts_lm.model.matrix import product
+from services.tts_lm.model.sampling import Filter, RowSampling, draw
 from services.tts_lm.model.talker import Talker
 from services.tts_lm.model.weights import ModelWeights
-from services.tts_lm.native.library import Library, NativeMatrix
+from services.tts_lm.native.library import (
+    BatchStruct,
+    Library,
+    MatrixStruct,
+    NativeMatrix,
+    PredictorStruct,
+    SamplingStruct,
+)
 from services.tts_lm.native.stack import NativeBatch, NativeStack
 
 Pick = Callable[[int, Tensor], Tensor]
@@ -65,7 +74,14 @@ class CodePredictor:
         if library is None:
             self._passes = _TorchPasses(weights, config, slot_count, row_wise)
         else:
-            self._passes = _NativePasses(library, weights, config, slot_count)
+            table = weights.frame_table if self._projected is None else self._projected
+            self._passes = _NativePasses(library, weights, config, slot_count, table, talker.table_offsets)
+
+    def frame(self, hidden: Tensor, code0: Tensor, uniforms: Tensor, rows: RowSampling, batch: Filter) -> Tensor:
+        """`predict`, each code drawn by its row's settings and by `uniforms` [S, Q]; in one call where that can be."""
+        if isinstance(self._passes, _NativePasses) and not batch.top_p:
+            return self._passes.frame(self._input(hidden), code0, uniforms, rows)
+        return self.predict(hidden, code0, lambda codebook, logits: draw(logits, uniforms[:, codebook], rows, batch))
 
     def predict(self, hidden: Tensor, code0: Tensor, pick: Pick) -> Tensor:
         """All codes of one frame: hidden [S, H], code0 [S] → [S, Q]; `pick` chooses codes 1 … Q−1 from their logits."""
@@ -154,7 +170,16 @@ class _TorchPasses:
 class _NativePasses:
     """The same on the compiled kernels: slot s owns the positions from s·Q on of one small pool, always float32."""
 
-    def __init__(self, library: Library, weights: ModelWeights, config: ModelConfig, slot_count: int) -> None:
+    def __init__(
+        self,
+        library: Library,
+        weights: ModelWeights,
+        config: ModelConfig,
+        slot_count: int,
+        table: Tensor,
+        offsets: Tensor,
+    ) -> None:
+        """`table` [C + (Q−1)·V, predictor hidden]: what each code is to the layers, codebooks from `offsets` [Q] on."""
         block, self._count = config.predictor, config.codebook_count
         self._library = library
         self._stack = NativeStack(library, weights.predictor, block, self._count)
@@ -162,6 +187,29 @@ class _NativePasses:
         shape = (block.layer_count, 2, slot_count * self._count, block.kv_head_count, block.head_size)
         self._memory = torch.zeros(shape)
         self._batches: dict[tuple[int, int], tuple[Tensor, NativeBatch]] = {}
+        self._frames: dict[int, ctypes.Array[BatchStruct]] = {}
+        self._table, self._offsets = NativeMatrix(table), offsets
+        heads = (MatrixStruct * len(self._heads))(*(head.struct for head in self._heads))
+        self._struct = PredictorStruct(
+            ctypes.pointer(self._stack.struct), heads, self._table.struct, offsets.data_ptr(), self._count
+        )
+
+    def frame(self, hidden: Tensor, code0: Tensor, uniforms: Tensor, rows: RowSampling) -> Tensor:
+        """All codes of one frame [S, Q], with nothing of Python between the passes. No top-p."""
+        count = hidden.shape[0]
+        if count not in self._frames:
+            batches = [self._batch(length, count) for length in range(2, self._count + 1)]
+            for positions, batch in batches:
+                batch.struct.positions = positions.data_ptr()
+            self._frames[count] = (BatchStruct * len(batches))(*(batch.struct for _, batch in batches))
+        codes = code0.new_empty(count, self._count)
+        codes[:, 0] = code0
+        hidden, uniforms = hidden.contiguous(), uniforms.contiguous()
+        sampling = SamplingStruct(
+            rows.greedy.data_ptr(), rows.temperature.data_ptr(), rows.top_k.data_ptr(), uniforms.data_ptr(), self._count
+        )
+        self._library.predict(self._struct, self._frames[count], sampling, hidden, codes)
+        return codes
 
     def first(self, hidden: Tensor, code_rows: Tensor) -> Tensor:
         rows = torch.stack([hidden, code_rows], 1).flatten(0, 1)

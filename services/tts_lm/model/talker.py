@@ -46,7 +46,7 @@ class Talker:
             self._native = NativeStack(library, weights.talker, config.talker, position_count)
             self._native_head = NativeMatrix(weights.codec_head)
         acoustic = torch.arange(config.codebook_count - 1, device=self.device) * config.codebook_size
-        self._table_offsets = torch.cat([acoustic.new_zeros(1), config.codec_vocab_size + acoustic])
+        self.table_offsets = torch.cat([acoustic.new_zeros(1), config.codec_vocab_size + acoustic])
         self._suppressed = torch.zeros(config.codec_vocab_size, dtype=torch.bool, device=self.device)
         self._suppressed[config.codec_vocab_size - SUPPRESSED_TAIL :] = True
         self._suppressed[config.codec.eos] = False
@@ -63,7 +63,7 @@ class Talker:
 
     def frame_rows(self, codes: Tensor) -> Tensor:
         """Sum of the embeddings of whole frames: codes [R, Q] → [R, H], added in float32 and rounded at most once."""
-        rows = self._w.frame_table[codes + self._table_offsets]
+        rows = self._w.frame_table[codes + self.table_offsets]
         return rows.sum(1, dtype=torch.float32).to(self.dtype)
 
     def acoustic_rows(self, codebook: int, codes: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class Talker:
 
     def table_index(self, codebook: int, codes: Tensor) -> Tensor:
         """Rows of the frame table, and of every table like it, that hold these codes."""
-        return codes + self._table_offsets[codebook]
+        return codes + self.table_offsets[codebook]
 
     def prefill(self, rows: Tensor, spans: Sequence[Span], counts: Sequence[int], pool: KvPool) -> Tensor:
         """Run packed prompts [Σ counts, H], each the last `counts[i]` positions of its span; last hidden of each [n,

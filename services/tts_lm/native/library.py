@@ -70,6 +70,26 @@ class BatchStruct(ctypes.Structure):
     )
 
 
+class PredictorStruct(ctypes.Structure):
+    _fields_ = (
+        ("stack", ctypes.POINTER(StackStruct)),
+        ("heads", ctypes.POINTER(MatrixStruct)),
+        ("table", MatrixStruct),
+        ("offsets", ctypes.c_void_p),
+        ("codebooks", ctypes.c_int64),
+    )
+
+
+class SamplingStruct(ctypes.Structure):
+    _fields_ = (
+        ("greedy", ctypes.c_void_p),
+        ("temperatures", ctypes.c_void_p),
+        ("top_ks", ctypes.c_void_p),
+        ("uniforms", ctypes.c_void_p),
+        ("uniform_stride", ctypes.c_int64),
+    )
+
+
 class Library:
     """One loaded library, and its threads: how many compute one product together."""
 
@@ -105,11 +125,37 @@ class Library:
         self._calls.voicemesh_stack(ctypes.byref(stack), ctypes.byref(batch), x.data_ptr(), out.data_ptr())
         return out
 
+    def predict(
+        self,
+        predictor: PredictorStruct,
+        batches: ctypes.Array[BatchStruct],
+        sampling: SamplingStruct,
+        hidden: Tensor,
+        codes: Tensor,
+    ) -> None:
+        """hidden [S, H] float32, codes [S, Q] int64 with code 0 in place: fills in codes 1 … Q−1."""
+        self._calls.voicemesh_predict(
+            ctypes.byref(predictor),
+            batches,
+            ctypes.byref(sampling),
+            hidden.shape[0],
+            hidden.data_ptr(),
+            codes.data_ptr(),
+        )
+
 
 _SIGNATURES: dict[str, list[Any]] = {
     "voicemesh_threads": [ctypes.c_int],
     "voicemesh_product": [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p],
     "voicemesh_stack": [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p],
+    "voicemesh_predict": [
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+        ctypes.c_int64,
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+    ],
 }
 
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "products.hpp"
+#include "sampling.hpp"
 
 namespace {
 
@@ -152,6 +153,46 @@ void voicemesh_stack(const Stack* stack, const Batch* batch, float* x, float* ou
     product(layer.down, inner, s.inner, rows, x, width, true);
   }
   for (int64_t r = 0; r < rows; r++) normalise(x + r * width, s.norm, width, s.eps, out + r * width);
+}
+
+struct Predictor {  // Q codebooks; the table holds what each code is to the stack
+  const Stack* stack;
+  const Matrix* heads;  // [Q - 1]
+  Matrix table;         // [rows, H]
+  const int64_t* offsets;  // [Q], where in the table a codebook begins
+  int64_t codebooks;
+};
+
+// All passes of one frame: `hidden` [S, H], `codes` [S, Q] with code 0 given, `batches` [Q - 1], the first of which has
+// two rows for each slot.
+void voicemesh_predict(const Predictor* predictor, const Batch* batches, const Sampling* how, int64_t slots,
+                       const float* hidden, int64_t* codes) {
+  const Predictor& p = *predictor;
+  const int64_t width = p.stack->width, last = p.codebooks - 1;
+  thread_local std::vector<float> memory;
+  memory.resize(4 * slots * width + slots * p.heads[0].rows);
+  float *x = memory.data(), *out = x + 2 * slots * width, *logits = out + 2 * slots * width;
+  auto look_up = [&](int64_t codebook, int64_t slot, float* to) {
+    const int64_t at = (p.offsets[codebook] + codes[slot * p.codebooks + codebook]) * width;
+    for (int64_t i = 0; i < width; i++)
+      to[i] = p.table.kind == FLOAT32 ? static_cast<const float*>(p.table.weights)[at + i]
+                                      : widened(static_cast<const bfloat16*>(p.table.weights)[at + i]);
+  };
+  for (int64_t slot = 0; slot < slots; slot++) {
+    memcpy(x + 2 * slot * width, hidden + slot * width, sizeof(float) * width);
+    look_up(0, slot, x + (2 * slot + 1) * width);
+  }
+  for (int64_t codebook = 1; codebook <= last; codebook++) {
+    const int64_t each = codebook == 1 ? 2 : 1;  // rows per slot; the last of them is the one that speaks
+    voicemesh_stack(p.stack, &batches[codebook - 1], x, out);
+    const Matrix& head = p.heads[codebook - 1];
+    const int64_t size = head.rows;
+    product(head, out + (each - 1) * width, each * width, slots, logits, size, false);
+    for (int64_t slot = 0; slot < slots; slot++) {
+      codes[slot * p.codebooks + codebook] = draw(logits + slot * size, size, *how, slot, codebook);
+      if (codebook < last) look_up(codebook, slot, x + slot * width);
+    }
+  }
 }
 
 }  // extern "C"

@@ -27,7 +27,7 @@ class NativeStack:
         self._owners: list[object] = []
         self._layers = (LayerStruct * len(weights.layers))(*map(self._layer, weights.layers))
         angle = rotary_angles(block, position_count)
-        self._struct = StackStruct(
+        self.struct = StackStruct(
             self._layers,
             self._floats(weights.norm),
             self._floats(angle.cos()),
@@ -45,7 +45,7 @@ class NativeStack:
         """rows [R, H] float32 at rotary `positions` [R] int64 → [R, H]; rows are left alone."""
         assert rows.dtype == torch.float32
         batch.struct.positions = positions.data_ptr()
-        return self._library.stack(self._struct, batch.struct, rows.clone(memory_format=torch.contiguous_format))
+        return self._library.stack(self.struct, batch.struct, rows.clone(memory_format=torch.contiguous_format))
 
     def _layer(self, weights: LayerWeights) -> LayerStruct:
         matrices = [NativeMatrix(m) for m in (weights.qkv, weights.output, weights.gate_up, weights.down)]
