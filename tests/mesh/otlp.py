@@ -24,6 +24,7 @@ class SpanSeen:
     events: tuple[str, ...]
     attributes: dict[str, Any]
     links: tuple[tuple[str, str], ...]
+    event_times_s: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -37,6 +38,14 @@ class Sink:
     def trace(self, trace_id: str) -> dict[str, SpanSeen]:
         """The spans of a trace by name; the last one of a name counts."""
         return {span.name: span for span in self.spans if span.trace_id == trace_id}
+
+    async def wait_for_roots(self, name: str, count: int, timeout_s: float = 15.0) -> list[SpanSeen]:
+        """The spans of that name that have no parent, in the order in which they came, once there are so many."""
+        async with asyncio.timeout(timeout_s):
+            while len(found := [it for it in self.spans if it.name == name and not it.parent_id]) < count:
+                self.news.clear()
+                await self.news.wait()
+        return found
 
     async def wait_for(self, trace_id: str, *names: str, timeout_s: float = 15.0) -> dict[str, SpanSeen]:
         """Until a trace holds spans of these names."""
@@ -70,6 +79,7 @@ def _seen(service: str, span: Any) -> SpanSeen:
         events=tuple(event.name for event in span.events),
         attributes={a.key: getattr(a.value, a.value.WhichOneof("value")) for a in span.attributes},
         links=tuple((link.trace_id.hex(), link.span_id.hex()) for link in span.links),
+        event_times_s={event.name: event.time_unix_nano / 1e9 for event in span.events},
     )
 
 
