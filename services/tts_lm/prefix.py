@@ -106,6 +106,7 @@ class PrefixCache:
     def __init__(self, allocator: PageAllocator, page_limit: int) -> None:
         self._allocator, self.page_limit = allocator, page_limit
         self._entries: OrderedDict[bytes, Entry] = OrderedDict()
+        self._new: list[Entry] = []  # asked for and, when last looked at, not computed
         self.page_count = 0
 
     def holds(self, key: bytes) -> bool:
@@ -133,7 +134,9 @@ class PrefixCache:
 
     def pending(self) -> list[Fill]:
         """What was asked for and has not run yet, in order."""
-        return [entry.fill for entry in self._entries.values() if not entry.fill.done]
+        if self._new:
+            self._new = [e for e in self._new if not e.fill.done and self._entries.get(e.key) is e]
+        return [entry.fill for entry in self._new]
 
     def make_room(self, page_count: int) -> bool:
         """Give pages back until so many are free, or nothing is left that nobody uses."""
@@ -149,6 +152,7 @@ class PrefixCache:
         if self.page_count + wanted > self.page_limit or not self._allocator.grow(pages, len(prefix.rows)):
             return None
         entry = self._entries[prefix.key] = Entry(Fill(prefix.rows, prefix.vector, pages), prefix.key)
+        self._new.append(entry)
         self.page_count += wanted
         return entry
 
