@@ -203,7 +203,6 @@ def resume(memory: Memory) -> None:
     else:
         said.false_holds += 1
         memory.out.append(FalseInterruption(said.epoch, resumed=True))
-    said.backchannel = False
     memory.voice.forget()
     memory.out.append(CandidateChanged(False, memory.voice.now_sample))
     memory.enter(State.SPEAKING)

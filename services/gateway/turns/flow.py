@@ -158,10 +158,10 @@ def take_over(memory: Memory, turn: Turn) -> None:
     turn.by_hand = True
     said = memory.said
     if said is not None and not said.interruptible:
-        memory.committed = memory.owed = turn
+        memory.committed = turn
+        memory.owed = turn if memory.settings.create_response else None
         memory.turns = turn.number
         memory.claimed_sample = turn.end_sample
-        turn.committed_s = memory.now_s
         memory.out.append(TurnCommitted(turn.number, turn.revision, turn.from_sample, turn.end_sample, turn.typed))
         return
     if said is not None:

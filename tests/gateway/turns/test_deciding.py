@@ -61,6 +61,17 @@ def test_no_delay_is_longer_than_the_longest(pauses: list[float], p: float | Non
     assert SETTINGS.complete_delay_s <= delay.delay_s(p, SETTINGS) <= SETTINGS.max_delay_s
 
 
+def test_a_turn_whose_answer_is_heard_lets_what_was_learned_fade() -> None:
+    talk = Talk()
+    talk.speak(0.64)
+    talk.pause(0.3)
+    talk.speak(0.64)
+    talk.pause(0.5)
+    before = talk.machine.learned_pause_s
+    talk.tell(AudioReady(talk.wanted))
+    assert 0 < talk.machine.learned_pause_s < before
+
+
 def test_a_silence_in_which_the_agent_spoke_teaches_nothing() -> None:
     talk = Talk()
     talk.tell(AudioReady(talk.ask()))

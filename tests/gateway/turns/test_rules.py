@@ -122,7 +122,7 @@ def test_rule_3_guesses_are_limited() -> None:
 def test_rule_4_a_click_in_a_silence_is_no_speech() -> None:
     talk = Talk()
     talk.speak(0.64)
-    talk.pause(0.192)
+    talk.pause(0.128)
     talk.window(True)
     assert talk.state is State.ENDPOINTING
     talk.pause(0.192)
@@ -258,6 +258,20 @@ def test_rule_6_what_noise_interrupted_is_taken_up_again() -> None:
     assert (continuation.kind, continuation.continues, continuation.turn) == (Kind.CONTINUATION, first, 1)
 
 
+def test_rule_6_what_noise_interrupts_again_is_taken_up_again() -> None:
+    talk = Talk()
+    first = talk.answer()
+    for _ in range(2):
+        talk.speak(0.32)
+        talk.pause(0.5)
+        talk.tell(TurnEmpty(talk.wanted))
+        talk.pause(0.9)
+        talk.speak(0.064)
+        talk.pause(0.5)
+    assert talk.state is State.THINKING
+    assert {begun.continues for begun in talk.begun() if begun.kind is Kind.CONTINUATION} == {first}
+
+
 # ---------------------------------------------------------------- the agent answers
 
 
@@ -288,6 +302,7 @@ def test_rule_8_speech_right_after_the_commit_goes_on_with_the_same_turn() -> No
     assert talk.one(EndAnswer) == EndAnswer(epoch, Ending.SUPERSEDED, audible=False)
     assert talk.one(TurnReopened) == TurnReopened(1, 1, committed=True)
     assert not talk.of(StopPlayout)
+    assert talk.machine.learned_pause_s > 0
     talk.speak(0.3)
     talk.pause(0.5)
     assert talk.one(TurnCommitted).turn == 1
@@ -371,7 +386,7 @@ def test_rule_9_two_windows_long_after_each_other_are_two_clicks() -> None:
     for _ in range(2):
         talk.window(True)
         talk.pause(0.192)
-    assert talk.state is State.SPEAKING
+    assert not talk.of(HoldPlayout)
 
 
 def test_rule_9_the_first_second_is_like_any_other_where_no_echo_comes_back() -> None:
@@ -564,6 +579,15 @@ def test_rule_16_the_client_silences_without_a_turn() -> None:
     talk.tell(Interrupt())
     assert [type(action) for action in talk.did[:3]] == [RaiseFloor, StopPlayout, EndAnswer]
     assert talk.one(EndAnswer) == EndAnswer(epoch, Ending.CANCELLED, audible=True)
+    assert talk.state is State.LISTENING
+
+
+def test_rule_16_the_client_silences_what_waits_too() -> None:
+    talk = Talk()
+    talk.answer()
+    talk.tell(Say())
+    talk.tell(Interrupt())
+    assert [ended.ending for ended in talk.of(EndAnswer)] == [Ending.CANCELLED, Ending.CANCELLED]
     assert talk.state is State.LISTENING
 
 
@@ -783,14 +807,15 @@ def test_a_typed_turn_makes_the_guess_about_what_was_spoken_useless() -> None:
     assert talk.one(TurnCommitted).epoch == 2
 
 
-def test_a_typed_turn_is_answered_after_what_must_be_heard() -> None:
-    talk = Talk()
+@pytest.mark.parametrize("by_itself", [True, False])
+def test_a_typed_turn_is_answered_after_what_must_be_heard(by_itself: bool) -> None:
+    talk = Talk(create_response=by_itself)
     talk.tell(Say(interruptible=False))
     talk.tell(AudioReady(talk.wanted))
     talk.tell(Typed())
     assert talk.one(TurnCommitted).epoch is None
     talk.tell(PlayoutDrained(talk.wanted))
-    assert [begun.kind for begun in talk.begun()] == [Kind.SAY, Kind.ANSWER]
+    assert [begun.kind for begun in talk.begun()] == [Kind.SAY, *([Kind.ANSWER] if by_itself else [])]
 
 
 def test_by_hand_nothing_ends_a_turn_but_the_client() -> None:
