@@ -210,10 +210,10 @@ VOICES = (("ada", "English"), ("ben", "English"), ("chen", "Chinese"))
 
 
 @asynccontextmanager
-async def house(sessions: Any = None, port: int = 0) -> AsyncIterator[tuple[str, Any]]:
+async def house(sessions: Any = None, port: int = 0, webrtc: WebRtc | None = None) -> AsyncIterator[tuple[str, Any]]:
     """The address of a page whose conversations act, and the sessions."""
     sessions = sessions or ActingSessions()
-    webrtc = WebRtc(Network(interfaces=("127.0.0.1",)))
+    webrtc = webrtc or WebRtc(Network(interfaces=("127.0.0.1",)))
     gateway = gateway_of(sessions, webrtc)
     app = web.Application(middlewares=[_faults])
     RealtimeRoutes(GatewayConfig(port=0), cast(Any, gateway)).add(app)

@@ -107,9 +107,6 @@ class WebRtc:
         self._settings = settings or MediaSettings()
         self._peers: set[Peer] = set()
 
-    def __len__(self) -> int:
-        return len(self._peers)
-
     @property
     def peers(self) -> tuple[Peer, ...]:
         return tuple(self._peers)
