@@ -48,7 +48,7 @@ async def test_a_spoken_turn_is_one_trace_with_every_milestone_and_its_parts_add
     spans, address = mesh
     async with talking(address) as talker, Microphone(talker) as microphone:
         microphone.say("sum")
-        await talker.until(lambda: talker.audio)
+        await talker.told("turn_measured")  # the answer sounds
         (epoch,) = talker.audio
         report = gateway_pb2.PlaybackReport(first_audible_delay=duration(0.03))
         await talker.send(playback=report, epoch=epoch)
