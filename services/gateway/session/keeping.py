@@ -11,6 +11,7 @@ from pathlib import Path
 from common.duplex import Drain
 from common.telemetry import Telemetry
 from services.gateway.clients import Stages
+from services.gateway.hearing.listener import Listener
 from services.gateway.hearing.smart_turn import SmartTurnModel
 from services.gateway.hearing.turn_model import LexicalTurnModel, TurnModel
 from services.gateway.media.pacer import Pacer
@@ -30,6 +31,7 @@ class Manner:
     numbers: Numbers = field(default_factory=Numbers)
     turn_model: Path | None = None  # a smart-turn ONNX file; None: by the words alone
     echo_cancellation: bool = True
+    new_listener: Callable[[], Listener] = Listener
 
 
 class Conversations:
@@ -58,7 +60,7 @@ class Conversations:
         )
         if not manner.echo_cancellation:
             house = replace(house, new_echo=lambda: None)
-        house = replace(house, watch=watch)
+        house = replace(house, watch=watch, new_listener=manner.new_listener)
         self._loop = asyncio.get_running_loop()
         self._look_at_loop(self._loop.time())
         self.registry = Registry(house, self._telemetry.conversations())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from common.telemetry import Telemetry
 from common.voice_store import VoiceStore
 from services.gateway.clients import Stages
+from services.gateway.hearing.listener import Listener
 from services.gateway.pipeline import SpeechLine
 from services.gateway.search import Patience
 from services.gateway.session import ports
@@ -22,6 +23,7 @@ from services.gateway.session.keeping import Conversations, Manner
 from services.gateway.turns.settings import TurnSettings
 from services.gateway.utterance import Terms
 from tests.edges import serving
+from tests.fakes import Script, ScriptedBrain, ScriptedTurn, echo
 
 TERMS = Terms(lead_frames=8, patience=Patience(1.0, 5.0))
 
@@ -78,6 +80,60 @@ class Client:
         return np.concatenate(pieces) if pieces else np.zeros(0, np.int16)
 
 
+class HearingTurn(ScriptedTurn):
+    """A turn that takes sound: what it is told to say depends on how much of it was loud."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.pcm = b""
+
+    def feed_audio(self, payload: bytes) -> None:
+        self.pcm += payload
+
+    def finish(self) -> None:
+        if self.pcm:
+            self._words += f"{loud_s(self.pcm):.1f} s"
+        super().finish()
+
+
+class HearingBrain(ScriptedBrain):
+    """Keeps its turns and what they were told; a spoken turn counts as the words "0.5 s": how long it was loud."""
+
+    def __init__(self, script: Script = echo, step_s: float = 0.0) -> None:
+        super().__init__(script, step_s=step_s)
+        self.requests: list[Any] = []
+        self.turns: list[HearingTurn] = []
+
+    def submit(self, request: Any) -> HearingTurn:
+        self.requests.append(request)
+        self.turns.append(HearingTurn(request, self._script, self.pool, self._step_s))
+        return self.turns[-1]
+
+    def info(self) -> Any:
+        return replace(super().info(), hears_audio=True)
+
+
+def loud_s(pcm: bytes) -> float:
+    """For how long there was a voice in it, give or take 10 ms."""
+    samples = np.abs(np.frombuffer(pcm, "<i2").astype(np.int32))
+    pieces = samples[: samples.size // 160 * 160].reshape(-1, 160)
+    return int((pieces.max(axis=1, initial=0) > 1000).sum()) / 100
+
+
+def voice(seconds: float) -> np.ndarray[Any, Any]:
+    """A tone that counts as somebody's voice, 16 kHz."""
+    return np.round(8000 * np.sin(np.arange(round(seconds * 16000)) * 0.2)).astype(np.int16)
+
+
+def silence(seconds: float) -> np.ndarray[Any, Any]:
+    return np.zeros(round(seconds * 16000), np.int16)
+
+
+def loudness() -> Listener:
+    """A listener for which all that is loud is voice, without a model's opinion."""
+    return Listener(voice=lambda window: 1.0 if np.abs(window).max() > 0.05 else 0.0)
+
+
 @dataclass
 class Home:
     """A gateway's conversations and what they run on."""
@@ -98,6 +154,7 @@ async def home(
     numbers: Numbers | None = None,
     telemetry: Telemetry | None = None,
     drain: Any = None,
+    new_listener: Any = Listener,
 ) -> AsyncIterator[Home]:
     async with AsyncExitStack() as stack:
         servers = [
@@ -108,7 +165,7 @@ async def home(
         stack.push_async_callback(stages.close)
         await stages.look()
         numbers = numbers or Numbers(patience=Patience(1.0, 5.0))
-        manner = Manner(settings or TurnSettings(), numbers)
+        manner = Manner(settings or TurnSettings(), numbers, new_listener=new_listener)
         conversations = Conversations(manner, telemetry or Telemetry.off(), drain)
         conversations.start(stages, lambda: SpeechLine(stages, TERMS, VoiceStore("/nonexistent")))
         stack.push_async_callback(conversations.close)
