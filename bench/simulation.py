@@ -15,9 +15,11 @@ from bisect import bisect_right
 from collections.abc import Callable
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count, pairwise
 from typing import Any
 
+from common.observer import NOBODY, Observer
 from common.playout import Playout
 from common.slots import Lease
 from common.stream import FinishReason
@@ -185,6 +187,7 @@ class House:
         ramp: tuple[int, ...] = (1, 2, 4),
         voices: int = 8,
         prefix_pages: int = 64,
+        observer: Observer = NOBODY,
     ) -> None:
         self.machine, self._ramp, self._voices = machine, ramp, voices
         self.calendar = Calendar()
@@ -192,6 +195,7 @@ class House:
         self.loop = Loop(
             self.runner,
             self._take,
+            observer,
             policy=policy,
             prefix_pages=prefix_pages,
             clock=lambda: self.calendar.now_s,
@@ -211,9 +215,10 @@ class House:
         *,
         voice: int = 0,
         tokens_per_s: float = 0.0,
+        text_after_s: float = 0.0,
         after: Callable[[float], None] | None = None,
     ) -> None:
-        """An utterance of that length; its text at once, or so many tokens a second. `after` is told
+        """An utterance of that length; its text at once or later, or so many tokens a second. `after` is told
         when it has been heard."""
 
         def begin() -> Command | None:
@@ -231,7 +236,7 @@ class House:
             self._speaking[id(sequence)] = speech
             if after is not None:
                 self._after[id(sequence)] = after
-            self._feed(sequence, now_s, token_count, tokens_per_s)
+            self._feed(sequence, now_s + text_after_s, token_count, tokens_per_s)
             return Begin(sequence, now_s)
 
         self.calendar.at(at_s, begin)
@@ -247,11 +252,11 @@ class House:
 
     def _feed(self, sequence: Sequence, now_s: float, token_count: int, tokens_per_s: float) -> None:
         if not tokens_per_s:
-            self.calendar.at(now_s, lambda: Text(sequence, tuple(range(token_count)), finished=True))
+            self.calendar.at(now_s, lambda: Text(sequence, tuple(range(token_count)), now_s, finished=True))
             return
         for i in range(token_count):
-            last = i == token_count - 1
-            self.calendar.at(now_s + i / tokens_per_s, lambda i=i, last=last: Text(sequence, (i,), last))  # type: ignore[misc]
+            due_s, last = now_s + i / tokens_per_s, i == token_count - 1
+            self.calendar.at(due_s, partial(Text, sequence, (i,), due_s, last))
 
     def _sequence(self, slot: int, voice: int) -> Sequence:
         head = tuple(PromptRow(voice % self._voices, row) for row in range(HEAD_ROWS))

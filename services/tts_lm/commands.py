@@ -19,8 +19,11 @@ class Begin:
 
 @dataclass(frozen=True)
 class Text:
+    """Ids that became final at `at_s` of the engine's clock."""
+
     sequence: Sequence
     ids: tuple[int, ...]
+    at_s: float
     finished: bool = False
 
 

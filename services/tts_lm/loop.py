@@ -56,7 +56,7 @@ class Loop:
         self._allocator = PageAllocator(runner.page_count, runner.page_size)
         self.prefixes = PrefixCache(self._allocator, prefix_pages)
         self._live: dict[int, Sequence] = {}  # by slot, in order of arrival
-        self._begun_s: dict[int, float] = {}  # by slot, of those that have not had a step
+        self._waiting_s: dict[int, float] = {}  # by slot: since when those without a frame have all they need
         self._events: list[Frames | Done] = []
         self._turns = 0
         self._starved_count = 0
@@ -118,7 +118,9 @@ class Loop:
                     self._finish(sequence, FinishReason.CANCELLED)
             case _ if self._live.get(command.sequence.slot) is not command.sequence:
                 pass  # it has ended; whoever holds the slot now is somebody else
-            case Text(sequence, ids, finished):
+            case Text(sequence, ids, at_s, finished):
+                if sequence.slot in self._waiting_s and sequence.lacks_text():
+                    self._waiting_s[sequence.slot] = at_s
                 sequence.script.feed(ids)
                 if finished:
                     sequence.script.finish()
@@ -131,7 +133,7 @@ class Loop:
 
     def _begin(self, sequence: Sequence, at_s: float) -> None:
         self._live[sequence.slot] = sequence
-        self._begun_s[sequence.slot] = at_s
+        self._waiting_s[sequence.slot] = at_s
         sequence.starved_since_s = self.now_s()
         if sequence.prefix is not None:
             self._observer.prefix(self.prefixes.holds(sequence.prefix.key))
@@ -197,8 +199,8 @@ class Loop:
     def _step(self, plan: StepPlan) -> None:
         began = self.now_s()
         self._turns += 1
-        for slot in [s.slot for s in plan.prefills if s.slot in self._begun_s]:
-            self._observer.waited(began - self._begun_s.pop(slot))
+        for slot in [s.slot for s in plan.prefills if s.slot in self._waiting_s]:
+            self._observer.waited(began - self._waiting_s.pop(slot))
         rows = [sequence.next_row_count() for sequence in plan.sequences]
         codes = self._runner.execute(plan)
         for fill in plan.fills:
@@ -224,7 +226,7 @@ class Loop:
     def _finish(self, sequence: Sequence, reason: FinishReason, error: MeshError | None = None) -> None:
         sequence.end = reason
         del self._live[sequence.slot]
-        self._begun_s.pop(sequence.slot, None)
+        self._waiting_s.pop(sequence.slot, None)
         self._allocator.release(sequence.pages)
         sequence.leave()
         self._events.append(Done(sequence, reason, error))

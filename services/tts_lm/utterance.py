@@ -70,12 +70,12 @@ class TalkerUtterance:
             self._first_text_s = time.perf_counter()
         ids = self._text.feed(item) if isinstance(item, str) else tuple(item)
         if ids:
-            self._loop.commands.put(device.Text(self._sequence, ids))
+            self._loop.commands.put(device.Text(self._sequence, ids, self._loop.now_s()))
 
     def flush(self) -> None:
         if not self._flushed:
             self._flushed = True
-            self._loop.commands.put(device.Text(self._sequence, self._text.finish(), finished=True))
+            self._loop.commands.put(device.Text(self._sequence, self._text.finish(), self._loop.now_s(), finished=True))
 
     def credit(self, frames: int) -> None:
         if frames < 0:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from bench import simulate
 from bench.playback import listen
 from bench.simulation import FRAME_S, House, Machine, Speech, Times
+from common.observer import NOBODY
 from common.stream import FinishReason
 from services.tts_lm.scheduler import Policy
 
@@ -114,6 +115,22 @@ def test_a_pool_too_small_for_all_still_speaks_and_gives_everything_back() -> No
     assert len(said) >= 6
     assert all(frames_of(s) == 40 for s in said)
     assert house.loop.free_page_count == 6
+
+
+def test_waiting_counts_from_the_first_text_not_from_the_start() -> None:
+    """A caller whose text is late has not been kept waiting by us."""
+
+    class Waits(type(NOBODY)):  # type: ignore[misc]
+        def waited(self, age_s: float) -> None:
+            waits.append(age_s)
+
+    waits: list[float] = []
+    house = House(Machine.read(report()), observer=Waits())
+    house.say(0.0, 10, 3, text_after_s=7.0)
+    house.say(0.0, 10, 3)
+    house.run()
+    assert len(waits) == 2
+    assert max(waits) < 0.1
 
 
 def test_the_same_seed_is_the_same_history() -> None:
