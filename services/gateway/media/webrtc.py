@@ -29,8 +29,9 @@ from common.errors import InvalidRequest, NotReady
 from services.gateway.media import echo, ice, opus
 from services.gateway.media.downlink import Downlink
 from services.gateway.media.networks import Network, advertised
-from services.gateway.media.opus import Decoder, Encoder
-from services.gateway.media.receive import Received, Receiver, Samples
+from services.gateway.media.opus import Encoder
+from services.gateway.media.receive import Received, Samples
+from services.gateway.media.uplink import Uplink
 from services.gateway.session.ports import DEFAULT_CLIENT_BUFFER_S, Block, Conversation, SessionEvent, Transport
 
 _LOG = logging.getLogger(__name__)
@@ -149,19 +150,18 @@ class Peer:
         self._connection = RTCPeerConnection(RTCConfiguration(iceServers=servers))
         self._downlink = Downlink(Encoder(bitrate=settings.bitrate), loop.time)
         self._sender: Any = None
-        self._receiver = Receiver(Decoder(), self._heard)
-        self._receive_timer: asyncio.TimerHandle | None = None
-        self._timer_due_s: float | None = None
+        self._uplink = Uplink(self._heard)
         self._channel: RTCDataChannel | None = None
         self._early: deque[str] = deque(maxlen=MAX_EARLY_TEXTS)
         self._link = link_of(self._send)
         self._conversation: Conversation | None = None
         self._watching: asyncio.Task[None] | None = None
         self._opened_s = loop.time()
-        self._sound_s: float | None = None
         self._round_trip_s: float | None = None
         self._encoded_epoch = -1  # whose first packet was reported; the pacer's thread alone
         self._connected = False
+        self._was_connected = False
+        self._ending: asyncio.Task[None] | None = None  # of a conversation that never was one
         self._closing: asyncio.Task[None] | None = None
 
     # Answering.
@@ -182,7 +182,7 @@ class Peer:
             for other in connection.getTransceivers():
                 if other is not ours:
                     other.direction = "inactive"
-            setattr(ours.receiver, _JITTER_BUFFER, _Tap(self._packet))
+            setattr(ours.receiver, _JITTER_BUFFER, self._uplink)
             self._sender = ours.sender
             self._mark_spurts(ours.sender.transport)
             conversation = open_conversation(self)
@@ -240,8 +240,7 @@ class Peer:
         self._connected = False
         if self._watching is not None:
             self._watching.cancel()
-        if self._receive_timer is not None:
-            self._receive_timer.cancel()
+        self._uplink.close()
         try:
             async with asyncio.timeout(CLOSE_S):
                 await self._connection.close()
@@ -257,37 +256,15 @@ class Peer:
     @property
     def stats(self) -> PeerStats:
         return PeerStats(
-            received=self._receiver.counts,
+            received=self._uplink.counts,
             skipped_slots=self._downlink.skipped_slots,
             expected_loss=self._downlink.encoder.expected_loss,
             round_trip_s=self._round_trip_s,
-            wait_s=self._receiver.wait_s,
+            wait_s=self._uplink.wait_s,
         )
 
-    # Uplink.
-
-    def _packet(self, packet: Any) -> None:
-        now_s = self._loop.time()
-        self._sound_s = now_s
-        self._receiver.packet(packet.ssrc, packet.sequence_number, packet.timestamp, packet._data, now_s)
-        self._await_gap()
-
-    def _gap_is_due(self) -> None:
-        self._receive_timer = None
-        self._receiver.timer(self._loop.time())
-        self._await_gap()
-
-    def _await_gap(self) -> None:
-        due_s = self._receiver.due_s
-        if self._receive_timer is not None:
-            if due_s == self._timer_due_s:
-                return
-            self._receive_timer.cancel()
-        self._timer_due_s = due_s
-        self._receive_timer = None if due_s is None else self._loop.call_at(due_s, self._gap_is_due)
-
     def _heard(self, samples: Samples, arrived_s: float) -> None:
-        if self._conversation is not None and self._closing is None:
+        if self._conversation is not None:
             self._conversation.hear(samples, arrived_s)
 
     # Events.
@@ -315,6 +292,7 @@ class Peer:
     def _state_changed(self) -> None:
         state = self._connection.connectionState
         self._connected = state == "connected"
+        self._was_connected = self._was_connected or self._connected
         if state in ("failed", "closed"):
             self._lose(f"connection {state}")
 
@@ -324,8 +302,13 @@ class Peer:
             return
         _LOG.info("peer lost", extra={"reason": why})
         self._closing = self._loop.create_task(self._close(why), name="webrtc-close")
-        if self._conversation is not None:
-            self._conversation.suspend()
+        conversation = self._conversation
+        if conversation is None:
+            return
+        if self._was_connected or conversation.turn:
+            conversation.suspend()
+        else:  # an offer that nobody followed must not keep a place for half a minute more
+            self._ending = self._loop.create_task(conversation.close(why), name="webrtc-end")
 
     async def _watch(self) -> None:
         """Until closed: whether the person is still there, and how the network treats what we send."""
@@ -336,7 +319,7 @@ class Peer:
                 if now_s - self._opened_s > self._settings.connect_s:
                     self._lose("never connected")
                 continue
-            limit_s = self._settings.lost_listener_s if self._sound_s is None else self._settings.lost_s
+            limit_s = self._settings.lost_listener_s if self._uplink.last_s is None else self._settings.lost_s
             if now_s - self._heard_s() > limit_s:
                 self._lose("silent")
             await self._take_reports()
@@ -344,7 +327,7 @@ class Peer:
     def _heard_s(self) -> float:
         """When anything came from the other end: sound, reports, events, or a check of the path."""
         path = self._sender.transport.transport._connection
-        return max(getattr(path, "heard_s", 0.0), self._sound_s or 0.0, self._opened_s)
+        return max(getattr(path, "heard_s", 0.0), self._uplink.last_s or 0.0, self._opened_s)
 
     async def _take_reports(self) -> None:
         for report in (await self._sender.getStats()).values():
@@ -354,18 +337,6 @@ class Peer:
             lost = report.fractionLost / 256  # aiortc gives the byte of RFC 3550
             encoder = self._downlink.encoder
             encoder.expected_loss = max(lost, encoder.expected_loss + 0.1 * (lost - encoder.expected_loss))
-
-
-class _Tap:
-    """Stands where aiortc has its jitter buffer: packets go to us, aiortc has nothing to decode or to queue."""
-
-    def __init__(self, sink: Callable[[Any], None]) -> None:
-        self._sink = sink
-
-    def add(self, packet: Any) -> tuple[bool, None]:
-        """(no keyframe is wanted, no frame is complete)"""
-        self._sink(packet)
-        return False, None
 
 
 def check() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -105,6 +106,15 @@ def test_the_wrong_size_and_rate_are_refused() -> None:
         Encoder(rate_hz=22050)
     with pytest.raises(InvalidRequest):
         Decoder(rate_hz=44100)
+
+
+def test_what_encoders_and_decoders_take_is_given_back() -> None:
+    process, sound = psutil.Process(), np.zeros(480, np.int16)
+    for rounds in (20, 600):
+        before = process.memory_info().rss
+        for _ in range(rounds):
+            Decoder().decode(Encoder().encode(sound))
+    assert process.memory_info().rss - before < 15e6  # 600 that are kept take 30 MB and more
 
 
 def test_a_named_library_that_is_none_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

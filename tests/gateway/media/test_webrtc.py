@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from itertools import pairwise
 
 import numpy as np
 import pytest
+import uvloop
 
 from common.errors import InvalidRequest, Overloaded
-from services.gateway.media.networks import Network
+from services.gateway.media.networks import IceServer, Network
 from services.gateway.media.webrtc import CHANNEL, MediaSettings, WebRtc
 from services.gateway.session.ports import Backchannel, Transport
 from tests.gateway.media.people import LOOPBACK, QUIET, Person, Talk, Texts, call, house, until
@@ -81,6 +84,30 @@ async def test_a_person_without_a_microphone_is_not_missed() -> None:
         assert one.talk.heard == []
 
 
+async def test_an_offer_that_nobody_follows_keeps_no_place() -> None:
+    person = Person()
+    async with house(MediaSettings(connect_s=0.1)) as at:
+        await at.accept(await person.offer())
+        (talk,) = at.talks
+        await until(lambda: talk.closed)
+        assert not talk.suspended
+        assert not at.webrtc.peers
+    await person.close()
+
+
+async def test_calls_leave_neither_threads_nor_tasks_behind() -> None:
+    async with house() as at:
+        async with call(at) as one:
+            await until(lambda: one.talk.heard)
+        before = threading.active_count()
+        for _ in range(4):
+            async with call(at) as one:
+                await until(lambda: one.talk.heard)
+        await until(lambda: not at.webrtc.peers)
+        await until(lambda: threading.active_count() <= before)
+        await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+
+
 async def test_a_conversation_that_closes_hangs_up() -> None:
     async with house() as at, call(at) as one:
         await until(lambda: one.talk.heard)
@@ -94,6 +121,35 @@ async def test_reports_of_loss_raise_the_redundancy() -> None:
     async with house() as at, call(at, down=Impairment(loss=0.3), seed=4) as one:
         await until(lambda: one.peer.stats.expected_loss > 0.1)
         await until(lambda: one.peer.stats.round_trip_s is not None)
+
+
+def test_a_call_runs_on_uvloop_too() -> None:
+    async def scenario() -> None:
+        wrong: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: wrong.append(what))
+        bad = Impairment(delay_s=0.02, jitter_s=0.05, loss=0.1)
+        async with house() as at, call(at, up=bad, seed=3) as one:
+            await until(lambda: one.peer.stats.received.concealed + one.peer.stats.received.recovered > 3)
+        assert wrong == []
+
+    uvloop.run(scenario())
+
+
+async def test_a_stun_server_that_is_silent_delays_the_answer_little() -> None:
+    loop = asyncio.get_running_loop()
+    silent, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0))
+    port = silent.get_extra_info("sockname")[1]
+    gateway = WebRtc(Network((IceServer(f"stun:127.0.0.1:{port}"),), interfaces=("127.0.0.0/8",)), MediaSettings())
+    person = Person()
+    offer = await person.offer()
+    async with house() as at:
+        began_s = loop.time()
+        accepted = await gateway.accept(offer, at.open, Texts)
+        assert 0.3 <= loop.time() - began_s < 4  # aiortc would have waited for 5 s
+        assert "typ host" in accepted.answer
+        await gateway.close()
+    await person.close()
+    silent.close()
 
 
 @pytest.mark.parametrize(
