@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 from aiohttp import web
 
-from common.errors import MeshError
+from common.errors import AccessDenied, MeshError
 from common.stream import FinishReason
 from common.telemetry import Milestone
 from services.gateway.config import GatewayConfig
@@ -210,12 +210,14 @@ VOICES = (("ada", "English"), ("ben", "English"), ("chen", "Chinese"))
 
 
 @asynccontextmanager
-async def house(sessions: Any = None, port: int = 0, webrtc: WebRtc | None = None) -> AsyncIterator[tuple[str, Any]]:
+async def house(
+    sessions: Any = None, port: int = 0, webrtc: WebRtc | None = None, key: str = ""
+) -> AsyncIterator[tuple[str, Any]]:
     """The address of a page whose conversations act, and the sessions."""
     sessions = sessions or ActingSessions()
     webrtc = webrtc or WebRtc(Network(interfaces=("127.0.0.1",)))
     gateway = gateway_of(sessions, webrtc)
-    app = web.Application(middlewares=[_faults])
+    app = web.Application(middlewares=[_faults, _door(key)])
     RealtimeRoutes(GatewayConfig(port=0), cast(Any, gateway)).add(app)
     app.router.add_get("/v1/audio/voices", _voices)
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
@@ -230,6 +232,20 @@ async def house(sessions: Any = None, port: int = 0, webrtc: WebRtc | None = Non
         await webrtc.close()
         ActingConversation.pacer.close()
         await runner.cleanup()
+
+
+def _door(key: str) -> Any:
+    """As much of the gateway's door as the page can see."""
+
+    @web.middleware
+    async def ask(request: web.Request, handler: Any) -> web.StreamResponse:
+        shown = request.headers.get("Authorization")
+        if key and request.path.startswith("/v1/") and shown != f"Bearer {key}":
+            raise AccessDenied("Show a key.")
+        response: web.StreamResponse = await handler(request)
+        return response
+
+    return ask
 
 
 async def _voices(request: web.Request) -> web.Response:

@@ -28,8 +28,8 @@ def silence(directory: Path) -> str:
 
 
 @asynccontextmanager
-async def opened(sessions: Any, *flags: str) -> AsyncIterator[tuple[Page, Any]]:
-    async with house(sessions) as (address, sessions), browser(*flags) as page:
+async def opened(sessions: Any, *flags: str, key: str = "") -> AsyncIterator[tuple[Page, Any]]:
+    async with house(sessions, key=key) as (address, sessions), browser(*flags) as page:
         await page.emulate(DESKTOP)
         await page.open(address)
         yield page, sessions
@@ -121,6 +121,18 @@ async def test_typing_works_where_the_microphone_is_refused() -> None:
         await send(page, "What is twelve times seven?")
         await page.until(f"{SOUNDS.format('sound')} > 0")
         assert ("type", "What is twelve times seven?") in sessions.all[0].asked
+
+
+async def test_a_gateway_with_keys_is_given_one() -> None:
+    async with opened(ActingSessions(), key="a secret") as (page, sessions):
+        await send(page, "May I come in?")
+        await page.until("document.getElementById('door').open")
+        await keep(page, "door")
+        await page.run("document.getElementById('key').value = 'a secret'")
+        await page.run("document.querySelector('#door button[value=enter]').click()")
+        await page.until("voicemesh.call.isOpen")
+        assert len(sessions.all) == 1
+        await page.until("document.querySelector('#voice option[value=ben]')")
 
 
 async def test_a_full_house_is_said_in_a_sentence() -> None:

@@ -1,6 +1,7 @@
 // The page: joins the call, the sound and what is shown. `window.voicemesh` is for the console and for measurements.
 
 import { Call } from "./call.js";
+import { ask, setKey } from "./door.js";
 import { Problem } from "./problems.js";
 import { Sound, devices } from "./sound.js";
 import { Stats } from "./stats.js";
@@ -84,8 +85,22 @@ async function trying(what) {
       sound.silence();
       state("idle", "not connected");
     }
+    if (error.needsKey) askForKey(what);
   }
   show();
+}
+
+// Then what was tried is tried again.
+function askForKey(what) {
+  const dialog = at("door");
+  dialog.onclose = () => {
+    if (dialog.returnValue !== "enter" || !at("key").value) return;
+    setKey(at("key").value);
+    at("key").value = "";
+    listVoices();
+    trying(what);
+  };
+  dialog.showModal();
 }
 
 async function start() {
@@ -141,7 +156,7 @@ function fill(select, options, first) {
 
 async function listVoices() {
   try {
-    const known = await (await fetch("/v1/audio/voices")).json();
+    const known = await (await ask("/v1/audio/voices")).json();
     const label = (voice) => [voice.name, voice.language || voice.description].filter(Boolean).join(" · ");
     fill(at("voice"), (known.voices ?? []).map((voice) => [voice.name, label(voice)]), "default");
     const languages = (known.languages ?? []).filter((language) => language.toLowerCase() !== "auto");

@@ -1,6 +1,7 @@
 // One conversation with the gateway: WebRTC for the sound, OpenAI's realtime events on a data channel, and coming back
 // with the session's token when the way is lost. Knows no element of the page.
 
+import { ask } from "./door.js";
 import { Problem, noMediaPath, refusalOf, unreachable } from "./problems.js";
 
 const URL_CALLS = "/v1/realtime/calls";
@@ -53,7 +54,7 @@ export class Call extends EventTarget {
     this.token = null;
     const location = this.location;
     this.#drop();
-    if (location) fetch(location, { method: "DELETE", keepalive: true }).catch(() => {});
+    if (location) ask(location, { method: "DELETE", keepalive: true }).catch(() => {});
   }
 
   async #connect() {
@@ -86,11 +87,14 @@ export class Call extends EventTarget {
 
   // STUN and TURN as the gateway is configured; usually none.
   async #iceServers() {
+    let response;
     try {
-      return (await (await fetch("/v1/realtime/ice")).json()).iceServers ?? [];
+      response = await ask("/v1/realtime/ice");
     } catch {
       throw unreachable();
     }
+    if (!response.ok) throw await refusalOf(response);
+    return (await response.json()).iceServers ?? [];
   }
 
   async #offer(sdp) {
@@ -100,7 +104,7 @@ export class Call extends EventTarget {
     const headers = this.token ? { "Voicemesh-Resume-Token": this.token } : {};
     let response;
     try {
-      response = await fetch(URL_CALLS, { method: "POST", body: form, headers });
+      response = await ask(URL_CALLS, { method: "POST", body: form, headers });
     } catch {
       throw unreachable();
     }

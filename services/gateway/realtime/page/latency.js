@@ -1,5 +1,6 @@
 // Where the time of each turn goes: drawn from `/v1/latency`, once a second while the page is seen.
 
+import { ask } from "./door.js";
 import { STAGES, html, legend, ms, svg, total } from "./stages.js";
 
 const at = (id) => document.getElementById(id);
@@ -16,8 +17,9 @@ let followed = true; // until somebody chooses a turn, the newest one is shown
 async function look() {
   if (document.hidden) return;
   try {
-    const response = await fetch("/v1/latency", { headers: tag ? { "If-None-Match": tag } : {} });
+    const response = await ask("/v1/latency", { headers: tag ? { "If-None-Match": tag } : {} });
     if (response.status !== 304) {
+      if (response.status === 401) return live("lost", "a key is needed: enter it on the page to talk, in this tab");
       if (!response.ok) throw new Error(String(response.status));
       tag = response.headers.get("ETag");
       known = await response.json();

@@ -1,10 +1,11 @@
 // What went wrong, as a sentence that says what to do.
 
 export class Problem extends Error {
-  constructor(text, { canRetry = false, retryAfterS = null } = {}) {
+  constructor(text, { canRetry = false, retryAfterS = null, needsKey = false } = {}) {
     super(text);
     this.canRetry = canRetry;
     this.retryAfterS = retryAfterS;
+    this.needsKey = needsKey;
   }
 }
 
@@ -45,6 +46,7 @@ export async function refusalOf(response) {
         { retryAfterS },
       );
     case 401:
+      return new Problem("This gateway wants a key.", { needsKey: true });
     case 403:
       return new Problem(`The gateway does not let this page in. ${told}`);
     case 404:
