@@ -48,6 +48,9 @@ class ConversationObserver:
         self._pause = meter.create_counter(names.PLAYOUT_PAUSE, "s", "Silence heard in mid-answer")
         self._blocked = _seconds(meter, names.LOOP_BLOCKED, "The event loop ran late by so much")
 
+        for counter in (self._skipped, self._pause):
+            counter.add(0)  # there from the start: a rate over a counter's first sight of the world misses it
+
     def sessions(self, active: int, limit: int) -> None:
         """Conversations held and conversations there is room for, told on every change."""
         self._sessions.set(active)

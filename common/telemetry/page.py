@@ -7,6 +7,7 @@ become underscores, the unit a suffix.
 
 from __future__ import annotations
 
+import json
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
@@ -117,4 +118,9 @@ def prometheus_name(name: str) -> str:
 
 
 def _labels(attributes: Mapping[str, Any]) -> dict[str, str]:
-    return {_UNFIT.sub("_", key): str(value) for key, value in attributes.items()}
+    return {_UNFIT.sub("_", key): _text(value) for key, value in attributes.items()}
+
+
+def _text(value: Any) -> str:
+    """As OpenTelemetry says: words as they are, everything else as JSON writes it (true, 3)."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)

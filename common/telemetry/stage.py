@@ -57,6 +57,9 @@ class StageObserver:
             explicit_bucket_boundaries_advisory=names.RTF_EDGES,
         )
 
+        for counter in (self._underruns, self._stale, self._repeats):
+            counter.add(0, self._on)  # there from the start: a rate over a counter's first sight of the world misses it
+
     def step(self, duration_s: float, batch_size: int) -> None:
         self._step.record(duration_s, self._on)
         self._batch.record(batch_size, self._on)

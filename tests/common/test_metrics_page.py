@@ -71,6 +71,20 @@ def test_buckets_add_up_and_say_who_is_told_of(telemetry: Telemetry) -> None:
     assert about.labels["service_name"] == "gateway"
 
 
+def test_what_is_no_word_stands_as_json_writes_it(telemetry: Telemetry) -> None:
+    telemetry.observer("tts_lm").prefix(True)
+    assert 'voicemesh_prefix_hit="true"' in page(telemetry, OPENMETRICS)
+
+
+def test_what_counts_faults_is_there_before_the_first_one(telemetry: Telemetry) -> None:
+    telemetry.observer("gateway")
+    telemetry.conversations()
+    told = page(telemetry, OPENMETRICS)
+    for name in ("voicemesh_playout_underruns", "voicemesh_stream_stale"):
+        assert f'{name}_total{{voicemesh_stage="gateway"}} 0' in told
+    assert "voicemesh_pacer_skipped_total 0" in told
+
+
 def test_the_first_look_at_a_page_of_which_nothing_was_told_yet_is_answered(telemetry: Telemetry) -> None:
     assert "target_info" in page(telemetry, OPENMETRICS)
 

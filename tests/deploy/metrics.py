@@ -51,6 +51,7 @@ def _use_stage(telemetry: Telemetry, stage: str) -> None:
     observer.slots(3, 16)
     observer.waited(0.01)
     observer.starved()
+    observer.prefix(True)
     observer.lead(0.3)
     observer.underrun()
     observer.cancelled(0.02)

@@ -81,6 +81,12 @@ STAGES = Dashboard(
                 limit=0.1,
             ),
             Panel(
+                "Prompts whose beginning was kept",
+                "Good: mostly true; false is a prefill in full: a new voice, or more voices than are kept.",
+                "ops",
+                (rate("voicemesh_tts_lm_prefix_lookups_total", "voicemesh_prefix_hit"),),
+            ),
+            Panel(
                 "Starved steps",
                 "Good: rises only while a slow brain speaks; tts_lm waits for text and nothing is lost.",
                 "ops",
