@@ -12,14 +12,16 @@ import socket
 from collections.abc import Awaitable, Callable
 
 SCHEME = "dns:///"
+LOOK_UP_S = 1.0  # a name server that is silent must not keep us from asking the replicas that we know
 Lookup = Callable[[str, int], Awaitable[list[str]]]
 logger = logging.getLogger(__name__)
 
 
 async def look_up(host: str, port: int) -> list[str]:
-    """Every address of that name, as HOST:PORT. OSError when nobody knows it."""
+    """Every address of that name, as HOST:PORT. OSError when nobody knows it, or says so in time."""
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    async with asyncio.timeout(LOOK_UP_S):
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [f"[{to[0]}]:{port}" if family is socket.AF_INET6 else f"{to[0]}:{port}" for family, _, _, _, to in found]
 
 
