@@ -6,8 +6,6 @@ from services.gateway.turns import flow
 from services.gateway.turns.memory import Memory, Timer
 from services.gateway.turns.types import CandidateChanged, VoiceWindow
 
-_WALL_S = 0.5  # a candidate whose windows stopped coming
-
 
 def tell(memory: Memory) -> None:
     """Tell once that somebody may be speaking."""
@@ -20,12 +18,7 @@ def tell(memory: Memory) -> None:
 def watch(memory: Memory) -> None:
     """Voice was heard: tell it, and wait for what comes of it no longer than windows could take."""
     tell(memory)
-    expect_end(memory)
-
-
-def expect_end(memory: Memory) -> None:
-    """Something waits for the candidate to be over: it will be, also if no window comes any more."""
-    memory.arm(Timer.CANDIDATE, _WALL_S)
+    memory.expect_lapse()
 
 
 def lapse(memory: Memory) -> bool:

@@ -188,12 +188,13 @@ def rest(memory: Memory) -> None:
         memory.enter(State.LISTENING)
         if memory.settings.user_away_s:
             memory.arm(Timer.AWAY, memory.settings.user_away_s)
+        if memory.voice.from_sample is not None:
+            memory.expect_lapse()
 
 
 def after_nothing(memory: Memory) -> None:
     """6: there was no turn. What it had interrupted is taken up again."""
     cut, memory.cut = memory.cut, None
-    memory.voice.forget()
     if cut is None or not memory.settings.continue_after_empty or memory.draining:
         rest(memory)
         return

@@ -5,7 +5,7 @@ A rule is a function of the memory and the event; `table.py` says when it runs.
 
 from __future__ import annotations
 
-from services.gateway.turns import candidate, flow
+from services.gateway.turns import flow
 from services.gateway.turns.memory import Memory, Said, Timer
 from services.gateway.turns.types import (
     AnswerRequested,
@@ -96,7 +96,7 @@ def say(memory: Memory, event: Say) -> None:
     if memory.voice.from_sample is None:
         flow.rest(memory)
     else:
-        candidate.expect_end(memory)
+        memory.expect_lapse()
 
 
 def _say_now(memory: Memory, said: Said) -> None:

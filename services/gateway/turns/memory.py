@@ -27,6 +27,8 @@ from services.gateway.turns.types import (
 )
 from services.gateway.turns.voice import Voice
 
+_CANDIDATE_S = 0.5  # without a window
+
 
 class Timer(Enum):
     """What a state waits for at most so long; `table.py` says what happens then."""
@@ -142,6 +144,10 @@ class Memory:
     def arm(self, timer: Timer, delay_s: float) -> None:
         """End this wait so much later than now."""
         self.timers[timer] = self.now_s + delay_s
+
+    def expect_lapse(self) -> None:
+        """The candidate will be over, also if no window comes any more."""
+        self.arm(Timer.CANDIDATE, _CANDIDATE_S)
 
     def disarm(self, *timers: Timer) -> None:
         """These waits are over."""

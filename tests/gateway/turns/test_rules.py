@@ -572,6 +572,24 @@ def test_rule_15_a_guess_without_a_sound_is_complete_with_its_turn() -> None:
     assert talk.state is State.LISTENING
 
 
+def test_rule_15_whoever_began_to_speak_at_the_end_is_listened_to() -> None:
+    talk = Talk()
+    epoch = talk.answer()
+    talk.window(True)
+    talk.tell(PlayoutDrained(epoch))
+    assert talk.one(EndAnswer).ending is Ending.COMPLETED
+    assert talk.state is State.LISTENING
+    talk.did.clear()
+    talk.wait(0.6)
+    assert talk.of(CandidateChanged) == [CandidateChanged(False, talk.sample)]
+    again = Talk()
+    epoch = again.answer()
+    again.window(True)
+    again.tell(PlayoutDrained(epoch))
+    again.window(True)
+    assert again.state is State.USER_SPEAKING
+
+
 def test_rule_16_the_client_silences_without_a_turn() -> None:
     talk = Talk()
     epoch = talk.answer()
@@ -796,6 +814,7 @@ def test_a_typed_turn_takes_along_what_is_being_spoken() -> None:
     talk.tell(Typed())
     committed = talk.one(TurnCommitted)
     assert (committed.turn, committed.end_sample, committed.typed) == (1, talk.sample, True)
+    assert talk.one(SpeechStopped) == SpeechStopped(1, talk.sample)
 
 
 def test_a_typed_turn_makes_the_guess_about_what_was_spoken_useless() -> None:
