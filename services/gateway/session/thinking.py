@@ -22,7 +22,7 @@ def opened(
     start = brain_pb2.RespondStart(
         instructions=settings.instructions,
         history=history.before(turn.number),
-        want_transcript=settings.want_transcript,
+        want_transcript=settings.want_transcript and not (turn.is_committed and not turn.audio),
         trace=stream_pb2.TraceContext(traceparent=traceparent, tracestate=tracestate),
     )
     if settings.temperature is not None:
