@@ -38,6 +38,7 @@ class HearingSettings:
 class Listener:
     """One conversation's ear. NotReady when the detector's weights are not installed.
 
+    `settings` may be replaced at any time; the noise stays as it was.
     `voice` judges a window of 512 samples in [-1, 1]; by default silero VAD, whose weights all listeners share.
     """
 

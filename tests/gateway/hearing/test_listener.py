@@ -62,6 +62,14 @@ def test_voice_must_fall_below_the_threshold_to_be_over() -> None:
     assert [window.voiced for window in heard] == [False, True, True, False, False, True]
 
 
+def test_the_threshold_may_change_in_mid_conversation() -> None:
+    listener = scripted([0.6, 0.6])
+    (before,) = listener.hear(np.zeros(512, np.int16))
+    listener.settings = HearingSettings(threshold=0.8)
+    (after,) = listener.hear(np.zeros(512, np.int16))
+    assert (before.voiced, after.voiced) == (True, False)
+
+
 def test_the_guard_marks_windows_as_echo() -> None:
     listener = scripted([0.9, 0.9])
     (first,) = listener.hear(np.zeros(512, np.int16), echo=True)

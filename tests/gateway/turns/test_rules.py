@@ -74,6 +74,7 @@ def test_rule_1_a_candidate_that_lapses_leaves_no_trace() -> None:
     talk.window(True)
     talk.pause(0.2)
     assert [candidate.active for candidate in talk.of(CandidateChanged)] == [True, False]
+    assert talk.states() == [State.LISTENING]
     assert not talk.of(SpeechStarted)
     assert not talk.of(BeginAnswer)
 
