@@ -17,9 +17,10 @@ from __future__ import annotations
 import argparse
 import random
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,11 +71,11 @@ class Spoken:
     marks: tuple[tuple[int, int], ...]
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Measure and write a report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calls", type=int, default=5_000, help="calls of each kind that are timed")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     report = Report("turns", {"calls": arguments.calls, "voices": VOICES, "speeds": SPEEDS, "pause_s": PAUSE_S})
     spoken = list(speech())
     delays(report, spoken)
@@ -83,6 +84,7 @@ def main() -> None:
     costs(report, spoken[0].samples, arguments.calls)
     print(report.table())
     print(report.write())
+    return 0
 
 
 def speech() -> Iterator[Spoken]:
@@ -291,4 +293,4 @@ def machine_window(machine: TurnMachine) -> Callable[[], object]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -225,8 +225,11 @@ class _Signals:
             awaited.cancel()
 
     def restore(self) -> None:
+        """As before; after a signal that was obeyed, one more while this process ends means nothing."""
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().remove_signal_handler(number)
+            if self.first.is_set():
+                signal.signal(number, signal.SIG_IGN)
 
 
 def say(sentence: str) -> None:
