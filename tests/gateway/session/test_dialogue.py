@@ -11,7 +11,7 @@ import pytest
 from common.stream import FinishReason
 from services.gateway.session import ports
 from services.gateway.turns.settings import TurnSettings
-from tests.fakes import ScriptedBrain, speak, tone
+from tests.fakes import ScriptedBrain, ToneCodec, ToneTtsLm, speak, tone
 from tests.gateway.caller import until
 from tests.gateway.session.home import Client, HearingBrain, home, loudness, silence, voice
 
@@ -176,3 +176,37 @@ async def test_after_two_failures_two_tones_say_so_and_the_next_question_is_answ
         assert client.samples().size
         dialogue.type("x")
         await client.told(ports.AnswerEnded, reason=FinishReason.COMPLETED)
+
+
+SLOW = {
+    "a brain that halts before each word": {"brain": ScriptedBrain(lambda words: words.split(), step_s=0.5)},
+    "a talker slower than speech": {"talker": ToneTtsLm(step_s=0.11)},
+    "a codec slower than speech": {"codec": ToneCodec(step_s=0.3)},
+}
+
+
+@pytest.mark.parametrize("slow", SLOW)
+async def test_what_is_slow_makes_pauses_and_loses_nothing(slow):
+    stages = {"brain": ScriptedBrain(lambda words: words.split()), **SLOW[slow]}
+    async with home(**stages, settings=QUICK) as house:
+        client = Client()
+        house.open(client).type("one two")
+        ended = await client.told(ports.AnswerEnded)
+    assert (ended.reason, ended.heard_text) == (FinishReason.COMPLETED, "onetwo")
+    expected, _ = tone(speak("onetwo", seed=0))
+    blocks = [block for block in client.blocks if block.is_speech]
+    assert blocks[-1].first_sample_offset + 480 >= expected.size
+    for before, after in pairwise(blocks):
+        assert 0 < after.first_sample_offset - before.first_sample_offset <= 480, "a sample is missing or heard twice"
+
+
+async def test_sessions_share_nothing():
+    async with home(ScriptedBrain(lambda words: [words]), settings=QUICK) as house:
+        clients = [Client() for _ in range(4)]
+        for number, client in enumerate(clients):
+            house.open(client).type(f"{number}{number}")
+        ended = [await client.told(ports.AnswerEnded) for client in clients]
+    assert [each.heard_text for each in ended] == ["00", "11", "22", "33"]
+    for number, client in enumerate(clients):
+        expected, _ = tone(speak(f"{number}{number}", seed=0))
+        assert np.array_equal(client.samples()[:1920], expected[:1920])
