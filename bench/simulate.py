@@ -129,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Replay, print the table, write the report."""
     arguments = _arguments(argv)
     measured = json.loads(arguments.steps.read_text(encoding="utf-8"))
-    machine = Machine.read(measured)
+    machine = Machine.read(measured, cpu_time=arguments.cpu_time)
     configuration = {key: value for key, value in vars(arguments).items() if key not in ("json", "steps")}
     source = {key: measured[key] for key in ("name", "time", "commit", "machine", "configuration")}
     report = Report("simulate", configuration | {"steps": source})
@@ -155,6 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="voicemesh bench simulate", description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("steps", type=Path, help="report of `bench steps` (or `bench tts_lm`: talker alone)")
+    parser.add_argument("--cpu-time", action="store_true", help="steps as if nobody else wanted the cores")
     parser.add_argument("--bursts", type=_numbers, default=[1, 3, 6, 8, 32, 128, 256], help="answers at once")
     parser.add_argument("--rates", type=_numbers, default=[1, 10, 20, 30], help="arrivals a second")
     parser.add_argument("--sessions", type=_numbers, default=[1, 8], help="that speak without a pause")

@@ -80,12 +80,15 @@ class Machine:
     buckets: Buckets | None
 
     @classmethod
-    def read(cls, report: dict[str, Any]) -> Machine:
-        """From a report of `bench steps`; one of `bench tts_lm` gives the talker's frame alone."""
+    def read(cls, report: dict[str, Any], *, cpu_time: bool = False) -> Machine:
+        """From a report of `bench steps`, by the clock or by the processor's time; one of `bench tts_lm` gives the
+        talker's frame alone."""
+        kind = "cpu_s" if cpu_time else "s"
         figures = [f for f in report["figures"] if f.get("side", "ours") == "ours"]
-        steps = [f for f in figures if f["name"] in ("step_s", "frame_s") and f.get("stage", "tts_lm") == "tts_lm"]
-        prompts = [f for f in figures if f["name"] == "prefill_s"]
-        shapes = [f for f in figures if f.get("stage") == "codec"]
+        all_steps = [f for f in figures if f["name"] in (f"step_{kind}", "frame_s")]
+        steps = [f for f in all_steps if f.get("stage", "tts_lm") == "tts_lm"]
+        prompts = [f for f in figures if f["name"] == f"prefill_{kind}"]
+        shapes = [f for f in all_steps if f.get("stage") == "codec"]
         sizes = sorted({f["frames"] for f in shapes})
         codec = {frames: Times([f for f in shapes if f["frames"] == frames]) for frames in sizes}
         rows = tuple(sorted({f["rows"] for f in shapes}))

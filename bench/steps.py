@@ -2,6 +2,7 @@
 
 Straight on the two runners, in one process, one after the other: no gRPC, no other work of ours beside it. The report
 is what `bench simulate` takes its step times from. A talker row is measured at `--context` frames of speech behind it.
+`…_cpu_s` is the processor's time of the same steps: with one thread, what they take when nobody else wants the core.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,38 +40,53 @@ def talker(report: Report, directory: str, arguments: argparse.Namespace) -> Non
     model = open_model(options)
     report.configuration["dtype"] = model.dtype
     for batch in arguments.batches:
-        report.add("step_s", _steps(model, batch, arguments), stage="tts_lm", rows=batch)
+        tell(report, "step", _steps(model, batch, arguments), stage="tts_lm", rows=batch)
     for tokens in arguments.prompts:
-        times = [_prompt(model, tokens) for _ in range(arguments.prompt_samples + 1)][1:]
-        report.add("prefill_s", [seconds for _, seconds in times], stage="tts_lm", rows=times[0][0])
+        made = [_prompt(model, tokens) for _ in range(arguments.prompt_samples + 1)][1:]
+        tell(report, "prefill", [cost for _, cost in made], stage="tts_lm", rows=made[0][0])
 
 
-def _steps(model: Any, batch: int, arguments: argparse.Namespace) -> list[float]:
+Cost = tuple[float, float]
+"""Seconds by the clock and of the processor."""
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, Cost]:
+    """What it gave, and what it cost."""
+    began, used = time.perf_counter(), time.process_time()
+    made = work()
+    return made, (time.perf_counter() - began, time.process_time() - used)
+
+
+def tell(report: Report, name: str, costs: Sequence[Cost], **where: int | str) -> None:
+    report.add(f"{name}_s", [clock_s for clock_s, _ in costs], **where)
+    report.add(f"{name}_cpu_s", [cpu_s for _, cpu_s in costs], **where)
+
+
+def _steps(model: Any, batch: int, arguments: argparse.Namespace) -> list[Cost]:
     from services.tts_lm.pages import PageAllocator
     from services.tts_lm.scheduler import StepPlan
 
     allocator = PageAllocator(model.runner.page_count, model.runner.page_size)
     speaking = [_sequence(model, slot, arguments.context + arguments.samples + 2) for slot in range(batch)]
-    times = []
+    costs = []
     for turn in range(arguments.context + arguments.samples):
         rows = [s.next_row_count() for s in speaking]
         for s, count in zip(speaking, rows, strict=True):
             assert allocator.grow(s.pages, s.position + count)
         plan = StepPlan(steps=tuple(speaking)) if turn else StepPlan(prefills=tuple(speaking))
-        began = time.perf_counter()
-        frames = model.runner.execute(plan)
+        frames, cost = timed(partial(model.runner.execute, plan))
         if turn >= arguments.context:
-            times.append(time.perf_counter() - began)
+            costs.append(cost)
         for s, count, codes in zip(speaking, rows, frames, strict=True):
             s.advance(count)
             s.sampled(codes)
             s.end = None
             s.take_packet(pausing=True)
-    return times
+    return costs
 
 
-def _prompt(model: Any, tokens: int) -> tuple[int, float]:
-    """Rows and seconds of one prompt, its first frame included."""
+def _prompt(model: Any, tokens: int) -> tuple[int, Cost]:
+    """Rows and cost of one prompt, its first frame included."""
     from services.tts_lm.pages import PageAllocator
     from services.tts_lm.scheduler import StepPlan
 
@@ -78,9 +95,7 @@ def _prompt(model: Any, tokens: int) -> tuple[int, float]:
     allocator = PageAllocator(model.runner.page_count, model.runner.page_size)
     rows = sequence.next_row_count()
     assert allocator.grow(sequence.pages, rows)
-    began = time.perf_counter()
-    model.runner.execute(StepPlan(prefills=(sequence,)))
-    return rows, time.perf_counter() - began
+    return rows, timed(lambda: model.runner.execute(StepPlan(prefills=(sequence,))))[1]
 
 
 def _sequence(model: Any, slot: int, tokens: int, layout: Any = "streaming") -> Any:
@@ -117,13 +132,12 @@ def codec(report: Report, directory: str, arguments: argparse.Namespace) -> None
     decoder, draw = runner.config.decoder, np.random.default_rng(0)
     for rows, frames in runner.buckets.shapes():
         shape = (frames, decoder.num_quantizers)
-        times = []
+        costs = []
         for _ in range(arguments.samples + 2):
             codes = [draw.integers(0, decoder.codebook_size, shape).tolist() for _ in range(rows)]
-            began = time.perf_counter()
-            runner.decode([Row(slot, False, frame) for slot, frame in enumerate(codes)])
-            times.append(time.perf_counter() - began)
-        report.add("step_s", times[2:], stage="codec", rows=rows, frames=frames)
+            given = [Row(slot, False, frame) for slot, frame in enumerate(codes)]
+            costs.append(timed(partial(runner.decode, given))[1])
+        tell(report, "step", costs[2:], stage="codec", rows=rows, frames=frames)
 
 
 @contextmanager
