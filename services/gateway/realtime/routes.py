@@ -80,7 +80,7 @@ class RealtimeRoutes:
         headers = {"ETag": f'"{tag}"', "Cache-Control": "no-cache"}
         if request.headers.get("If-None-Match") == f'"{tag}"':
             return web.Response(status=304, headers=headers)
-        sessions = {"active": len(known), "limit": getattr(self._gateway.sessions, "limit", None)}
+        sessions = {"active": len(known), "limit": self._config.max_sessions}
         facts = {"sessions": sessions, "summary": board.summary(), "turns": board.turns()}
         return web.json_response(facts, headers=headers)
 
@@ -137,7 +137,7 @@ def session_card(session: Any) -> dict[str, Any]:
         "turn": session.turn,
         "epoch": session.epoch,
         "transport": session.kind,
-        "start_time": session.started_s,
+        "start_time": session.begun_s,
     }
 
 

@@ -21,7 +21,7 @@ class NotedConversation:
         self.resume_token = f"token of {session_id}"
         self.state = State.LISTENING
         self.kind = transport.kind
-        self.started_s = 0.0
+        self.begun_s = 0.0
         self.epoch = 0
         self.turn = 0
         self.asked: list[tuple[Any, ...]] = []
