@@ -58,7 +58,8 @@ void block(const Matrix& m, int64_t first, int64_t size, const float* x, int64_t
   const T* w = static_cast<const T*>(m.weights) + first * m.columns;
   if (size < BLOCK) {
     for (int64_t r = 0; r < size; r++)
-      for (int i = 0; i < count; i++) tile<T, 1, 1>(w + r * m.columns, m.columns, x + i * stride, stride, out + r * TILE + i);
+      for (int i = 0; i < count; i++)
+        tile<T, 1, 1>(w + r * m.columns, m.columns, x + i * stride, stride, out + r * TILE + i);
   } else if (count == 1) {
     tiles<T, WIDE_ROWS>(w, m.columns, x, stride, count, out);
   } else {
@@ -69,7 +70,8 @@ void block(const Matrix& m, int64_t first, int64_t size, const float* x, int64_t
       for (int i = 0; i < count; i++) out[r * TILE + i] *= m.scales[first + r];
 }
 
-inline void any_block(const Matrix& m, int64_t first, int64_t size, const float* x, int64_t stride, int count, float* out) {
+inline void any_block(const Matrix& m, int64_t first, int64_t size, const float* x, int64_t stride, int count,
+                      float* out) {
   if (m.kind == FLOAT32) block<float>(m, first, size, x, stride, count, out);
   else if (m.kind == BFLOAT16) block<bfloat16>(m, first, size, x, stride, count, out);
   else block<int8_t>(m, first, size, x, stride, count, out);
@@ -88,12 +90,14 @@ void over_blocks(int64_t outputs, const Matrix& m, int64_t count, F&& each) {
     chunk = (std::max<int64_t>(std::min(share, affordable), 1) + BLOCK - 1) / BLOCK * BLOCK;
   }
   in_parallel((outputs + chunk - 1) / chunk, [&](int64_t i) {
-    for (int64_t o = i * chunk; o < std::min(outputs, (i + 1) * chunk); o += BLOCK) each(o, std::min<int64_t>(BLOCK, outputs - o));
+    for (int64_t o = i * chunk; o < std::min(outputs, (i + 1) * chunk); o += BLOCK)
+      each(o, std::min<int64_t>(BLOCK, outputs - o));
   });
 }
 
 // out [count, rows] (+)= x [count, columns] times the matrix.
-inline void product(const Matrix& m, const float* x, int64_t stride, int64_t count, float* out, int64_t out_stride, bool add) {
+inline void product(const Matrix& m, const float* x, int64_t stride, int64_t count, float* out, int64_t out_stride,
+                    bool add) {
   over_blocks(m.rows, m, count, [&](int64_t first, int64_t size) {
     float values[BLOCK * TILE];
     for (int64_t row = 0; row < count; row += TILE) {

@@ -1,5 +1,5 @@
-// One id from one row of logits, as services/tts_lm/model/sampling.py draws it: temperature, top-k keeping ties, then the
-// first id whose cumulative probability exceeds the draw, summed in id order in double. Knows no top-p.
+// One id from one row of logits, as services/tts_lm/model/sampling.py draws it: temperature, top-k keeping ties, then
+// the first id whose cumulative probability exceeds the draw, summed in id order in double. Knows no top-p.
 
 #pragma once
 

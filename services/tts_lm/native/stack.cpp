@@ -24,7 +24,7 @@ struct Stack {  // h heads, g kv heads, head size D; rotary tables [positions, D
   double eps;
 };
 
-struct Batch {  // per row: rotary position, pool position it is written to, how many positions it sees, and where they are
+struct Batch {  // per row: rotary position, pool position it is written to, how many positions it sees, where they are
   int64_t rows;
   const int64_t *positions, *targets, *lengths, *starts;
   const int64_t* const* tables;  // null entries: positions follow one another from `starts`
@@ -84,7 +84,8 @@ void attend(const float* q, int64_t group, const T* keys, const T* values, int64
 
 template <class T>
 void attention(const Stack& s, const Batch& b, int64_t layer, float* qkv, int64_t qkv_stride, float* out) {
-  const int64_t size = s.head_size, both = s.heads + s.kv_heads, group = s.heads / s.kv_heads, position = s.kv_heads * size;
+  const int64_t size = s.head_size, both = s.heads + s.kv_heads, group = s.heads / s.kv_heads;
+  const int64_t position = s.kv_heads * size;
   T* keys = static_cast<T*>(b.memory) + 2 * layer * b.capacity * position;
   T* values = keys + b.capacity * position;
   int64_t seen = 0;
@@ -137,10 +138,12 @@ void voicemesh_product(const Matrix* m, const float* x, int64_t count, float* ou
 // x [rows, H] is overwritten; out [rows, H] is the last norm of it.
 void voicemesh_stack(const Stack* stack, const Batch* batch, float* x, float* out) {
   const Stack& s = *stack;
-  const int64_t rows = batch->rows, width = s.width, heads = s.heads * s.head_size, qkv = heads + 2 * s.kv_heads * s.head_size;
+  const int64_t rows = batch->rows, width = s.width, heads = s.heads * s.head_size;
+  const int64_t qkv = heads + 2 * s.kv_heads * s.head_size;
   thread_local std::vector<float> memory;
   memory.resize(rows * (width + qkv + heads + s.inner));
-  float *normed = memory.data(), *projected = normed + rows * width, *attended = projected + rows * qkv, *inner = attended + rows * heads;
+  float *normed = memory.data(), *projected = normed + rows * width;
+  float *attended = projected + rows * qkv, *inner = attended + rows * heads;
   for (int64_t l = 0; l < s.layer_count; l++) {
     const Layer& layer = s.layers[l];
     for (int64_t r = 0; r < rows; r++) normalise(x + r * width, layer.attention_norm, width, s.eps, normed + r * width);

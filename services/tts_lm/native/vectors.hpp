@@ -15,7 +15,7 @@ constexpr int LANES = 8;
 #else
 constexpr int LANES = 4;
 #endif
-constexpr int WIDE_ROWS = LANES == 16 ? 8 : 4;    // weight rows at a time for one row of x: accumulators fill the registers
+constexpr int WIDE_ROWS = LANES == 16 ? 8 : 4;    // weight rows at a time for one row of x: sums fill the registers
 constexpr int NARROW_ROWS = LANES == 16 ? 4 : 2;  // the same for several rows of x
 constexpr int TILE = 4;                           // rows of x at a time
 constexpr int BLOCK = 8;                          // weight rows are handed out in multiples of this
