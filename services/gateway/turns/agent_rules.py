@@ -34,15 +34,15 @@ from services.gateway.turns.types import (
 
 
 def text_came(memory: Memory, event: AnswerText) -> None:
-    """The brain lives."""
+    """The brain lives, and its tool is done; text alone is no sign that anything is heard."""
     said = memory.alive(event.epoch)
     if said is None:
         return
     memory.disarm(Timer.FIRST_TEXT)
     said.has_text = True
-    said.busy_until_s = 0.0
-    if Timer.STALL in memory.timers:
+    if said.busy_until_s and Timer.STALL in memory.timers:
         memory.arm(Timer.STALL, memory.settings.stall_s)
+    said.busy_until_s = 0.0
 
 
 def tool_runs(memory: Memory, event: AnswerBusy) -> None:

@@ -680,6 +680,15 @@ def test_rule_18_an_answer_that_stalls_ends_incomplete() -> None:
     assert talk.state is State.LISTENING
 
 
+def test_rule_18_text_does_not_keep_a_silent_answer_alive() -> None:
+    talk = Talk()
+    epoch = talk.answer()
+    for _ in range(3):
+        talk.wait(0.8)
+        talk.tell(AnswerText(epoch))
+    assert talk.one(EndAnswer).ending is Ending.INCOMPLETE
+
+
 def test_rule_18_an_answer_that_fails_is_heard_as_far_as_it_came() -> None:
     talk = Talk()
     epoch = talk.answer()
@@ -776,6 +785,7 @@ def test_rule_23_a_turn_that_never_ends_is_committed() -> None:
     talk = Talk()
     talk.speak(60.2)
     assert talk.one(TurnCommitted).forced
+    assert 59 * 16_000 < talk.one(TurnCommitted).end_sample <= talk.sample
     talk.speak(0.64)
     assert talk.state is State.THINKING
     talk.pause(0.2)
@@ -1031,6 +1041,15 @@ def test_draining_lets_speech_finish() -> None:
     talk.tell(Released())
     assert talk.state is State.CLOSED
     assert talk.machine.due_s is None
+
+
+def test_draining_and_closing_give_up_what_waits() -> None:
+    for event in (Drain(), Close()):
+        talk = Talk()
+        epoch = talk.answer()
+        talk.tell(Say())
+        talk.tell(event)
+        assert EndAnswer(epoch + 1, Ending.CANCELLED, audible=False) in talk.did
 
 
 def test_draining_closes_what_is_silent_at_once() -> None:
