@@ -75,7 +75,8 @@ class EchoDetector:
             if self.verdict is not False or before:  # once found to be absent, a single step may be chance
                 self.verdict = True
         elif self.verdict is None:
-            self.verdict = False
+            if self._active[:-STEP_FRAMES].mean() >= ACTIVE_SHARE:  # late enough that the longest echo had come
+                self.verdict = False
         elif self.score < ABSENT:
             self._without += 1
             if self._without >= ABSENT_STEPS:

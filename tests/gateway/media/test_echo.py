@@ -56,6 +56,18 @@ def test_our_own_voice_does_not_come_back_from_a_room(delay_s: float, gain_db: f
     assert cancels.reduction_db > 18
 
 
+@pytest.mark.parametrize("quiet_s", [0.7, 2.26])
+def test_an_echo_that_takes_long_is_never_taken_for_none(quiet_s: float) -> None:
+    speech = voice(5, 24000, 120, seed=5)[: 2 * 24000]
+    far = np.concatenate([np.zeros(round(quiet_s * 50) * 480, np.int16), speech])
+    near = added(echo(far, 0.4, -6.0), noise(far.size * 2 // 3, FLOOR))
+    cancels = canceller()
+    for played, heard in zip(far.reshape(-1, 480), near.reshape(-1, 320), strict=True):
+        passed(heard, played, cancels=cancels)
+        assert not cancels.bypassed
+    assert cancels.found
+
+
 def test_a_person_who_speaks_over_the_echo_is_heard() -> None:
     far = voice(SECONDS, 24000, 120)
     person = np.concatenate([np.zeros(4 * 16000, np.int16), voice(SECONDS - 4, 16000, 210, seed=3)])
