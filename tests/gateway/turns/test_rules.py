@@ -420,6 +420,17 @@ def test_rule_9_what_must_be_heard_is_not_muted() -> None:
     assert talk.one(SpeechStarted).from_sample == 0
 
 
+def test_rule_9_a_click_over_what_must_be_heard_is_forgotten() -> None:
+    talk = Talk()
+    talk.tell(Say(interruptible=False))
+    talk.tell(AudioReady(talk.wanted))
+    talk.window(True)
+    talk.pause(0.192)
+    talk.tell(PlayoutDrained(talk.wanted))
+    talk.window(True)
+    assert talk.state is State.LISTENING
+
+
 def test_rule_9_ducking_mutes_nothing() -> None:
     talk = Talk(barge_in=BargeIn.DUCK)
     epoch = talk.answer()
