@@ -487,6 +487,7 @@ def test_rule_11_a_cough_mutes_the_agent_for_a_moment_only() -> None:
     talk.pause(0.16)
     assert talk.one(ResumePlayout) == ResumePlayout(epoch)
     assert talk.one(FalseInterruption) == FalseInterruption(epoch, resumed=True)
+    assert [candidate.active for candidate in talk.of(CandidateChanged)] == [True, False, True, False]
     assert talk.state is State.SPEAKING
     assert len(talk.of(SpeechStarted)) == 1
     assert len(talk.of(TurnCommitted)) == 1
@@ -548,6 +549,7 @@ def test_rule_14_a_tool_may_take_longer_than_a_stall() -> None:
     talk = Talk()
     epoch = talk.answer()
     talk.tell(AnswerBusy(epoch))
+    talk.tell(PlayoutProgress(epoch))
     talk.wait(20)
     assert talk.state is State.SPEAKING
     talk.tell(AnswerText(epoch))
