@@ -14,7 +14,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -24,12 +23,13 @@ from common.stream import FinishReason
 from common.telemetry import Milestone
 from services.gateway.access import spend_text
 from services.gateway.media import playout as media
-from services.gateway.media.echo import EchoCanceller
 from services.gateway.session import ports
 from services.gateway.session.agent import Agent
+from services.gateway.session.ears import Ears
 from services.gateway.session.history import History
 from services.gateway.session.house import House
 from services.gateway.session.measures import Measures
+from services.gateway.session.mouth import Mouth
 from services.gateway.session.person import Ear, Person, Turn
 from services.gateway.session.recording import Recording
 from services.gateway.session.thinking import opened
@@ -40,7 +40,6 @@ from services.gateway.turns.machine import TurnMachine
 
 logger = logging.getLogger(__name__)
 MAX_FORESIGHT_S = 10.0  # a client may say what will be heard, but not whenever
-ECHO_FAILS_DB = 6.0  # of echo taken out; less, and our own voice may sound like theirs
 PROGRESS_S = 0.25  # between two signs of life of what is being played
 
 
@@ -63,23 +62,17 @@ class Dialogue:
         self._forget = forget
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._transport: ports.Transport | None = None
-        self._tick_key: int | None = None
         self._is_over = asyncio.Event()
         self._reason = "closed"
         self._events: deque[turns.Event] = deque()
         self._is_stepping = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._machine = TurnMachine(tuned(house.settings, settings.turn_detection), self._loop.time())
-        self._news: list[media.PlayoutEvent] = []  # of the block that is being made; the pacer's thread alone
-        self._audible_epoch = -1  # of the last block that was speech; the same
-        self._playout = media.Playout(self._news.append)
+        self._mouth = Mouth(house.clock, self._played)
+        self._playout = self._mouth.playout
         self._history = History(house.numbers.history_audio_bytes)
-        self._listener = house.new_listener()
-        self._echo: EchoCanceller | None = None
-        self._echo_report = turns.EchoReport(present=True)
-        self._last_slot = -1  # the pacer's thread alone
         recording = Recording(self._machine.settings.max_turn_s + self._machine.settings.preroll_s + 5.0)
+        self._ears = Ears(house.new_listener(), recording)
         self.person = Person(recording, self._open_brain, self._new_timeline)
         self._line = house.new_line()
         self.agent = Agent(house, self, self.person, self._history, self._playout, self._line, self._spawn)
@@ -112,26 +105,15 @@ class Dialogue:
 
     def is_carried_by(self, transport: ports.Transport) -> bool:
         """Whether that transport is the one in use."""
-        return self._transport is transport
+        return self._mouth.transport is transport
 
     def hear(self, samples: ports.Samples, arrived_s: float) -> None:
-        if not samples.size or self._transport is None:
+        if not samples.size or self._mouth.transport is None:
             return
-        if self._echo is not None:
-            samples = self._echo.cleaned(samples)
-            self._report_echo(self._echo)
-        self.person.recording.add(samples, arrived_s)
-        self.person.hear(samples.astype("<i2").tobytes())
-        for window in self._listener.hear(samples):
-            self.post(window)
-
-    def _report_echo(self, echo: EchoCanceller) -> None:
-        reduction_db = echo.reduction_db
-        failing = echo.found and reduction_db is not None and reduction_db < ECHO_FAILS_DB
-        report = turns.EchoReport(not echo.bypassed, failing)
-        if report != self._echo_report:
-            self._echo_report = report
-            self.post(report)
+        heard, told = self._ears.hear(samples, arrived_s)
+        self.person.hear(heard.astype("<i2").tobytes())
+        for event in told:
+            self.post(event)
 
     def type(self, text: str) -> None:
         text = self._checked(text)
@@ -177,17 +159,15 @@ class Dialogue:
         self.agent.settings = settings
 
     def suspend(self) -> None:
-        self._detach()
+        self._mouth.detach()
         self.post(turns.TransportLost())
 
     def attach(self, transport: ports.Transport) -> None:
-        replaced = self._transport
-        self._detach()
-        self._transport, self.kind = transport, transport.kind
+        replaced = self._mouth.detach()
         wanted = self.agent.settings.echo_cancellation
-        self._echo = self._house.new_echo() if wanted or (wanted is None and transport.kind != "grpc") else None
-        self._last_slot = -1
-        self._tick_key = self._house.clock.add(self._tick)
+        self._ears.echo = self._house.new_echo() if wanted or (wanted is None and transport.kind != "grpc") else None
+        self._mouth.attach(transport, self._ears.echo)
+        self.kind = transport.kind
         self.agent.client_buffer_s = transport.client_buffer_s
         if replaced is not None:
             self._spawn(replaced.close("replaced"))
@@ -245,8 +225,8 @@ class Dialogue:
         """To the person's client."""
         self._house.watch(self.session_id, self.kind, event)
         self._measures.told(event)
-        if self._transport is not None:
-            self._transport.tell(event)
+        if self._mouth.transport is not None:
+            self._mouth.transport.tell(event)
 
     def _arm(self, name: str, due_s: float | None, call: Callable[[], None]) -> None:
         timer = self._timers.pop(name, None)
@@ -391,25 +371,6 @@ class Dialogue:
 
     # Sound on its way out.
 
-    def _tick(self, slot: int, now_s: float) -> None:
-        """In the pacer's thread."""
-        transport = self._transport
-        if transport is None or not transport.ready:
-            return
-        block = self._playout.next_block(now_s)
-        transport.play(block)
-        if self._echo is not None:
-            self._echo.played(block.samples, max(0, slot - self._last_slot - 1))
-        self._last_slot = slot
-        is_first = block.is_speech and block.epoch > self._audible_epoch
-        if is_first:
-            self._audible_epoch = block.epoch
-        if is_first or self._news:
-            news = tuple(self._news)
-            self._news.clear()
-            with suppress(RuntimeError):  # the loop has ended, and with it everybody who listens
-                self._loop.call_soon_threadsafe(self._played, block.epoch if is_first else None, time.time(), news)
-
     def _played(self, first_of: int | None, unix_s: float, news: tuple[media.PlayoutEvent, ...]) -> None:
         if first_of is not None:
             self.agent.is_heard(first_of, unix_s)
@@ -454,16 +415,9 @@ class Dialogue:
         self._reason = "broken"
         self.post(turns.Close())
 
-    def _detach(self) -> None:
-        self._transport = None
-        if self._tick_key is not None:
-            self._house.clock.remove(self._tick_key)
-            self._tick_key = None
-
     async def _release(self) -> None:
         """Give everything back."""
-        transport = self._transport
-        self._detach()
+        transport = self._mouth.detach()
         self.agent.close()
         self.person.close()
         self._line.finish()

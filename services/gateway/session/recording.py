@@ -21,6 +21,8 @@ class Recording:
 
     def add(self, samples: Samples, arrived_s: float) -> None:
         """More sound, the end of which came at `arrived_s`."""
+        if not samples.size:
+            return
         self._chunks.append(samples)
         self.end_sample += samples.size
         self._arrived_s = arrived_s
