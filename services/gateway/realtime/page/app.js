@@ -190,6 +190,7 @@ call.addEventListener("event", ({ detail: event }) => {
   switch (event.type) {
     case "session.created":
       state("listening");
+      if (at("voice").options.length === 1) listVoices(); // the speech stages were still loading before
       break;
     case "voice.state":
       state(event.state);

@@ -2,6 +2,8 @@
 
 import { STAGES, bar, html, ms, total } from "./stages.js";
 
+const KEPT = 300; // items; a call of hours must not fill the browser
+
 export class Transcript {
   constructor(list) {
     this.list = list;
@@ -72,8 +74,10 @@ export class Transcript {
     const element = html("li", { className: who }, html("span", { className: "who" }, who === "you" ? "You" : "Voicemesh"), text);
     item = { who, element, textElement: text, text: [], heard: 0, over: null, turn: who === "it" ? this.turn : null };
     this.items.set(id, item);
+    for (const map of [this.items, this.byTurn]) if (map.size > KEPT) map.delete(map.keys().next().value);
     if (item.turn) this.byTurn.set(item.turn, item);
     this.list.append(element);
+    while (this.list.childElementCount > KEPT) this.list.firstElementChild.remove();
     this.#render(item);
     return item;
   }
