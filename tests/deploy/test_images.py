@@ -79,6 +79,7 @@ def test_both_flavours_hold_the_same_of_the_repository() -> None:
     assert len(held) == 1
 
 
+@pytest.mark.timeout(240)
 def test_what_an_image_holds_is_enough_to_start_everything(tmp_path: Path) -> None:
     rules = (DEPLOY / "images" / "cpu.Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
     for path in (line[1:] for line in rules if line.startswith("!")):
