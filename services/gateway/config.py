@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -128,6 +128,11 @@ class GatewayConfig(LiveKitConfig, MediaConfig):
         Field(default_factory=dict, description="Stock voice names and the voices here that they mean, as JSON."),
     ]
 
+    normalise: Annotated[
+        Literal["off", "auto", "on"],
+        Field(description="Where text is filtered: numbers as written, as said where models misread them, or all."),
+    ] = "off"
+
     @property
     def terms(self) -> Terms:
         """What every utterance is told."""
@@ -137,6 +142,7 @@ class GatewayConfig(LiveKitConfig, MediaConfig):
             max_text_characters=self.max_text_characters,
             text_timeout_s=self.text_timeout_s,
             paced_lead_s=self.paced_lead_s,
+            normalise=self.normalise,
             patience=Patience(self.connect_timeout_s, self.resume_timeout_s),
         )
 
@@ -152,6 +158,7 @@ class GatewayConfig(LiveKitConfig, MediaConfig):
             patience=self.terms.patience,
             history_audio_bytes=self.history_audio_bytes,
             max_sessions=self.max_sessions,
+            normalise=self.normalise,
         )
         return Manner(self._turn_settings(), numbers, self.turn_model_file, self.echo_cancellation)
 

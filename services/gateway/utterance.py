@@ -31,7 +31,7 @@ from services.gateway.decoder import Decoder
 from services.gateway.pace import Pace
 from services.gateway.script import Script
 from services.gateway.search import Patience
-from services.gateway.speakable import SpeakableText
+from services.gateway.speakable import Normalisation, SpeakableText
 from services.gateway.talker import Talker
 
 
@@ -44,6 +44,7 @@ class Terms:
     max_text_characters: int = 65536
     text_timeout_s: float | None = None
     paced_lead_s: float = 0.4
+    normalise: Normalisation = "off"
     patience: Patience = field(default_factory=Patience)
 
 
@@ -106,7 +107,9 @@ class SpeechUtterance:
         )
         self._decoder = Decoder(stages, session_id, epoch, decode, terms.patience, self, self._leave)
         self._pace = Pace(request.format, terms.paced_lead_s) if request.paced else None
-        self._speakable = SpeakableText() if request.speakable_filter else None
+        self._speakable: SpeakableText | None = None
+        if request.speakable_filter:
+            self._speakable = SpeakableText(terms.normalise, speech.language)
         self._milestone = milestone
         self._events: deque[Event] = deque()  # as many as frames may be made and not taken: bounded by the credit
         self._news = asyncio.Event()
@@ -128,8 +131,11 @@ class SpeechUtterance:
 
     def boundary(self) -> None:
         """What was said so far is a whole: speak it to its end, and what follows as the next."""
-        if not self._is_over:
-            self._talker.close_segment()
+        if self._is_over:
+            return
+        if self._speakable is not None:
+            self._talker.feed(self._speakable.flush())
+        self._talker.close_segment()
 
     def flush(self) -> None:
         """The text is complete."""

@@ -136,7 +136,14 @@ class Agent:
 
     def _words(self, is_filtered: bool = True, already_heard: str = "") -> Words:
         filtered = is_filtered and self.settings.speakable_filter
-        return Words(self._house.settings, self._pace, filtered, already_heard)
+        return Words(
+            self._house.settings,
+            self._pace,
+            filtered,
+            already_heard,
+            normalise=self._house.numbers.normalise,
+            language=self.settings.language,
+        )
 
     def _start(self) -> gateway_pb2.SynthesizeStart:
         """How the session speaks."""

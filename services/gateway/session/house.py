@@ -16,6 +16,7 @@ from services.gateway.media.echo import EchoCanceller
 from services.gateway.pipeline import SpeechLine
 from services.gateway.search import Patience
 from services.gateway.session.ports import SessionEvent
+from services.gateway.speakable import Normalisation
 from services.gateway.turns.settings import TurnSettings
 
 Watch = Callable[[str, str, SessionEvent], None]
@@ -42,6 +43,7 @@ class Numbers:
     max_text_characters: int = 65536
     history_audio_bytes: int = 4_000_000
     max_sessions: int = 32
+    normalise: Normalisation = "off"
     drain_s: float = 60.0
 
 

@@ -6,7 +6,7 @@ original ◀─map────── spoken text ◀─ledger─ samples heard
 
 from __future__ import annotations
 
-from services.gateway.speakable import OffsetMap, Piece, SpeakableFilter
+from services.gateway.speakable import Normalisation, OffsetMap, Piece, SpeakableFilter
 from services.gateway.turns.gate import FirstPacketGate
 from services.gateway.turns.heard import HeardLedger, SpeakingPace
 from services.gateway.turns.settings import TurnSettings
@@ -16,9 +16,16 @@ class Words:
     """`already_heard` was said by an earlier epoch of the same answer: part of its text, not of its speech."""
 
     def __init__(
-        self, settings: TurnSettings, pace: SpeakingPace, is_filtered: bool = True, already_heard: str = ""
+        self,
+        settings: TurnSettings,
+        pace: SpeakingPace,
+        is_filtered: bool = True,
+        already_heard: str = "",
+        *,
+        normalise: Normalisation = "off",
+        language: str = "",
     ) -> None:
-        self._filter = SpeakableFilter() if is_filtered else None
+        self._filter = SpeakableFilter(normalise, language) if is_filtered else None
         self._gate = FirstPacketGate(settings)
         self._ledger = HeardLedger(pace)
         self._map = OffsetMap()

@@ -38,7 +38,7 @@ class SpeakableText:
         return self._offsets.add(self._filter.feed(delta))
 
     def flush(self) -> str:
-        """There is no more; returns what was held back."""
+        """There is no more, or what comes is something else; returns what was held back."""
         return self._offsets.add(self._filter.flush())
 
     def original(self, spoken: int) -> int:

@@ -40,6 +40,26 @@ async def test_what_cannot_be_spoken_is_not_and_offsets_count_the_callers_charac
         assert offsets[-1] == WRITTEN.index("<think>")
 
 
+async def test_numbers_are_read_as_the_gateway_is_configured() -> None:
+    async with gateway(normalise="auto") as server, calling(server.address) as caller:
+        await caller.say("It is $5.", speakable_filter=True)
+        assert caller.pcm == tone(speak("It is five dollars.", 7))[0].tobytes()
+        offsets = [packet.text_offset for packet in caller.packets]
+        assert offsets[-1] == len("It is $5.")
+
+
+async def test_a_boundary_lets_go_of_what_was_held_back() -> None:
+    async with gateway(normalise="on") as server, calling(server.address) as caller:
+        await caller.start(speakable_filter=True)
+        await caller.text("5")
+        await caller.boundary()
+        await caller.heard(len(speak("five", 7)))
+        await caller.text(" 6")
+        await caller.flush()
+        await caller.to_end()
+        assert caller.frame_count == len(speak("five", 7)) + len(speak(" six", 8))
+
+
 async def test_without_the_filter_every_character_is_spoken() -> None:
     async with gateway() as server, calling(server.address) as caller:
         await caller.say("**Hi**")
