@@ -12,7 +12,8 @@ from tests.tts_lm.stored import Model, cases, checkpoint_named, load_store, open
 from tools.reference.talker_cases import CHECKPOINTS, TEXTS
 
 PAIRS = [(c.name, case.name) for c in CHECKPOINTS for case in cases(c)]
-LOGIT_TOLERANCE = 2e-5
+LOGIT_TOLERANCE = {"torch": 2e-5, "native": 3e-5}
+"""The compiled kernels sum in an order that depends on the processor: 2.0e-5 with 512-bit vectors, below 2.5e-5 with less."""
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,7 @@ def test_logits_and_hidden_states_equal_the_reference(
     model, store = models[checkpoint], load_store(checkpoint)
     case = next(c for c in cases(checkpoint_named(checkpoint)) if c.name == case_name)
     count, config = len(case.lines), model.config
+    tolerance = LOGIT_TOLERANCE["torch" if kernels is None else "native"]
     runner = Watched(
         model.weights,
         config,
@@ -109,7 +111,7 @@ def test_logits_and_hidden_states_equal_the_reference(
             steps = len(frames) + (name != "predictor_logits" and len(frames) < case.frames)
             row = (slice(None), slice(None), i) if name == "predictor_logits" else (slice(None), i)
             expected = store[f"{case.name}/{name}"][row][:steps]
-            assert np.abs(values[row][: len(expected)] - expected).max(initial=0.0) <= LOGIT_TOLERANCE, name
+            assert np.abs(values[row][: len(expected)] - expected).max(initial=0.0) <= tolerance, name
 
 
 @pytest.mark.parametrize("index", range(len(TEXTS)))
