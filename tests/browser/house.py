@@ -201,7 +201,10 @@ def gateway_of(sessions: Any, webrtc: WebRtc) -> Any:
         return voices
 
     info = SimpleNamespace(model_id="mini", languages=["English", "Chinese"])
-    stages = SimpleNamespace(voices=known, tts_lm=SimpleNamespace(info=info))
+    replica = SimpleNamespace(info=SimpleNamespace(slot_count=8), free_slots=7, is_suspect=False)
+    away = SimpleNamespace(info=None, free_slots=0, is_suspect=False)
+    stage = SimpleNamespace(info=info, all=[replica])
+    stages = SimpleNamespace(voices=known, brain=SimpleNamespace(info=None, all=[away]), tts_lm=stage, codec=stage)
     loop_time = asyncio.get_running_loop().time
     return SimpleNamespace(sessions=sessions, webrtc=webrtc, stages=stages, time=loop_time, board=sessions.board)
 

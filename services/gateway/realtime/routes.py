@@ -76,12 +76,13 @@ class RealtimeRoutes:
         check_origin(request)
         known = self._known()
         board = self._gateway.board
-        tag = f"{board.version}.{len(known)}"
+        stages = stage_cards(self._gateway.stages)
+        tag = f"{board.version}.{len(known)}.{hash(str(stages)) & 0xFFFFFFFF:x}"
         headers = {"ETag": f'"{tag}"', "Cache-Control": "no-cache"}
         if request.headers.get("If-None-Match") == f'"{tag}"':
             return web.Response(status=304, headers=headers)
         sessions = {"active": len(known), "limit": self._config.max_sessions}
-        facts = {"sessions": sessions, "summary": board.summary(), "turns": board.turns()}
+        facts = {"sessions": sessions, "stages": stages, "summary": board.summary(), "turns": board.turns()}
         return web.json_response(facts, headers=headers)
 
     async def _list_sessions(self, request: web.Request) -> web.Response:
@@ -127,6 +128,18 @@ class RealtimeRoutes:
         info: Any = stages.tts_lm.info
         model_id, languages = (info.model_id, tuple(info.languages)) if info is not None else ("voicemesh", ())
         return Offer(model_id, voices, self._config.voice_aliases, languages)
+
+
+def stage_cards(stages: Any) -> list[dict[str, Any]]:
+    """Each stage as the gateway sees it: replicas that answer, and their slots."""
+    cards = []
+    for name in ("brain", "tts_lm", "codec"):
+        replicas = getattr(stages, name).all
+        up = [replica for replica in replicas if replica.info is not None and not replica.is_suspect]
+        free, slots = sum(max(0, one.free_slots) for one in up), sum(one.info.slot_count for one in up)
+        card = {"stage": name, "replicas": len(replicas), "up": len(up), "free_slots": free, "slots": slots}
+        cards.append(card)
+    return cards
 
 
 def session_card(session: Any) -> dict[str, Any]:

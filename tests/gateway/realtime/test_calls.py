@@ -143,6 +143,9 @@ async def test_sessions_their_timelines_and_the_latency_are_listed() -> None:
         async with http.get("/v1/latency") as response:
             latency, tag = await response.json(), response.headers["ETag"]
             assert latency["summary"]["sums"]["first_audio"]["p50"] == 361.0
+            brain, tts_lm, _ = latency["stages"]
+            assert (brain["up"], brain["replicas"]) == (0, 1)
+            assert (tts_lm["free_slots"], tts_lm["slots"]) == (7, 8)
         async with http.get("/v1/latency", headers={"If-None-Match": tag}) as response:
             assert response.status == 304
 

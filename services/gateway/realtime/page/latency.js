@@ -43,6 +43,14 @@ function draw() {
   bars(turns);
   waterfall(turns.find((turn) => turn.id === chosen));
   table();
+  now();
+}
+
+function now() {
+  const rows = known.stages.map(({ stage, replicas, up, free_slots: free, slots }) =>
+    html("tr", {}, ...[stage, `${up} of ${replicas}`, slots - free, slots].map((cell) => html("td", {}, String(cell)))),
+  );
+  at("now").tBodies[0].replaceChildren(...rows);
 }
 
 function tiles() {
