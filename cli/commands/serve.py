@@ -209,6 +209,8 @@ def welcome(addresses: Mapping[str, str]) -> str:
     service, example = "gateway", "say 'Hello there.' --out hello.wav"
     if Target(service, ()).variable not in addresses:
         service, example = "tts_lm", "codes 'Hello there.'"
+    elif Target("brain", ()).variable in addresses:
+        example = "chat"
     target = Target(service, ())
     if addresses[target.variable] != f"127.0.0.1:{DEFAULT_PORTS[service]}":
         example += f" {target.flag} {addresses[target.variable]}"

@@ -114,6 +114,7 @@ def test_talker_and_codec_share_a_process_on_a_gpu_and_where_asked(devices, want
 def test_the_welcome_names_the_address_only_where_it_is_not_the_default():
     default = {"VOICEMESH_GATEWAY_ADDRESS": "127.0.0.1:50050", "VOICEMESH_TTS_LM_ADDRESS": "127.0.0.1:7"}
     assert welcome(default).endswith("voicemesh say 'Hello there.' --out hello.wav")
+    assert welcome({**default, "VOICEMESH_BRAIN_ADDRESS": "127.0.0.1:50051"}).endswith("voicemesh chat")
     assert welcome({"VOICEMESH_GATEWAY_ADDRESS": "127.0.0.1:7"}).endswith("hello.wav --gateway 127.0.0.1:7")
     assert welcome({"VOICEMESH_TTS_LM_ADDRESS": "127.0.0.1:7"}).endswith("codes 'Hello there.' --tts-lm 127.0.0.1:7")
 
