@@ -69,7 +69,11 @@ class Converse:
     def _leave(self) -> None:
         """The caller may come back, unless the conversation is over or somebody else carries it."""
         dialogue = self._dialogue
-        if dialogue is not None and dialogue.is_carried_by(self._transport):
+        if dialogue is None:
+            return
+        if self._transport.stale_blocks:
+            self._observer.stale(self._transport.stale_blocks)
+        if dialogue.is_carried_by(self._transport):
             dialogue.suspend()
 
     # Requests.
