@@ -152,10 +152,7 @@ class Dialogue:
         self._milestone(epoch, Milestone.FIRST_OPUS, encoded_s)
 
     def update(self, settings: ports.SessionSettings) -> None:
-        try:
-            self._machine.configure(tuned(self._house.settings, settings.turn_detection))
-        except ValueError as wrong:
-            raise InvalidRequest(str(wrong), field="turn_detection") from None
+        self._machine.configure(tuned(self._house.settings, settings.turn_detection))
         self.agent.settings = settings
 
     def suspend(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from common.errors import InvalidRequest
 from services.gateway.session.ports import TurnDetection
 from services.gateway.turns.settings import TurnSettings
 from services.gateway.turns.types import Policy
@@ -13,7 +14,7 @@ _SHORTEST_S, _LONGEST_S = 0.1, 10.0
 
 
 def tuned(settings: TurnSettings, wanted: TurnDetection) -> TurnSettings:
-    """`settings` as a session wants them. ValueError for numbers that cannot work."""
+    """`settings` as a session wants them. `InvalidRequest` for numbers that cannot work."""
     changes: dict[str, object] = {
         "policy": Policy.MANUAL if wanted.mode == "none" else settings.policy,
         "create_response": settings.create_response and wanted.create_response,
@@ -27,7 +28,10 @@ def tuned(settings: TurnSettings, wanted: TurnDetection) -> TurnSettings:
         changes |= _silence(settings, wanted.silence_s)
     elif wanted.mode == "semantic_vad":
         changes |= _eager(settings, _EAGERNESS[wanted.eagerness])
-    return replace(settings, **changes)  # type: ignore[arg-type]
+    try:
+        return replace(settings, **changes)  # type: ignore[arg-type]
+    except ValueError as wrong:
+        raise InvalidRequest(f"Turn detection cannot work so: {wrong}.", field="turn_detection") from None
 
 
 def _silence(settings: TurnSettings, silence_s: float) -> dict[str, object]:
