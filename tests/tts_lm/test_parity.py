@@ -13,7 +13,7 @@ from tools.reference.talker_cases import CHECKPOINTS, TEXTS
 
 PAIRS = [(c.name, case.name) for c in CHECKPOINTS for case in cases(c)]
 LOGIT_TOLERANCE = {"torch": 2e-5, "native": 3e-5}
-"""The compiled kernels sum in an order that depends on the processor: 2.0e-5 with 512-bit vectors, below 2.5e-5 with less."""
+"""The compiled kernels' order of sums depends on the processor: 2.0e-5 with 512-bit vectors, 2.5e-5 with others."""
 
 
 @pytest.fixture(scope="module")
