@@ -26,6 +26,10 @@ FROM python:${PYTHON}-slim-bookworm
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     VOICEMESH_TTS_LM_MODEL=/app/voices/mini VOICEMESH_CODEC_MODEL=/app/voices/mini
 WORKDIR /app
+# Kernels are compiled for the processor that they run on: `voicemesh tune --build-only`, before tts_lm starts.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends g++ \
+    && rm -rf /var/lib/apt/lists/*
 RUN groupadd --gid 10001 voicemesh && useradd --uid 10001 --gid 10001 --home-dir /scratch --create-home voicemesh
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app

@@ -14,9 +14,10 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
+from cli.main import _parser
 from common.config import load
 from services.gateway.config import GatewayConfig
-from tests.deploy.rendered import DEPLOY
+from tests.deploy.rendered import DEPLOY, environment, pod, workloads
 from tests.deploy.test_kubernetes import CONFIGS, own_name
 from tests.mesh.processes import SERVICES, end, read_ready_lines
 
@@ -111,6 +112,16 @@ def test_what_an_image_holds_is_enough_to_start_everything(tmp_path: Path) -> No
         end(process)
         assert process.stdout is not None
         process.stdout.close()
+
+
+def test_where_tts_lm_runs_on_a_processor_its_kernels_are_built_first() -> None:
+    (before,) = pod(workloads("bare")["tts-lm"])["initContainers"]
+    (serving,) = pod(workloads("bare")["tts-lm"])["containers"]
+    assert _parser().parse_args(before["args"]).build_only
+    built, looked_for = (environment(it)["XDG_CACHE_HOME"] for it in (before, serving))
+    assert built == looked_for
+    assert {"name": "scratch", "mountPath": built} in before["volumeMounts"]
+    assert "g++" in " ".join(rest for _, rest in last_stage("cpu"))
 
 
 def compose(name: str) -> dict[str, Any]:
