@@ -259,6 +259,18 @@ def test_rule_6_what_noise_interrupted_is_taken_up_again() -> None:
     assert (continuation.kind, continuation.continues, continuation.turn) == (Kind.CONTINUATION, first, 1)
 
 
+def test_rule_6_what_was_interrupted_before_another_answer_stays_so() -> None:
+    talk = Talk()
+    talk.answer()
+    talk.speak(0.32)
+    talk.pause(0.5)
+    talk.tell(AudioReady(talk.wanted))
+    talk.tell(PlayoutDrained(talk.wanted))
+    talk.speak(0.096)
+    talk.pause(0.5)
+    assert talk.state is State.LISTENING
+
+
 def test_rule_6_what_noise_interrupts_again_is_taken_up_again() -> None:
     talk = Talk()
     first = talk.answer()
@@ -487,7 +499,7 @@ def test_rule_11_a_cough_mutes_the_agent_for_a_moment_only() -> None:
     talk.pause(0.16)
     assert talk.one(ResumePlayout) == ResumePlayout(epoch)
     assert talk.one(FalseInterruption) == FalseInterruption(epoch, resumed=True)
-    assert [candidate.active for candidate in talk.of(CandidateChanged)] == [True, False, True, False]
+    assert [candidate.active for candidate in talk.of(CandidateChanged)] == [True, True, False]
     assert talk.state is State.SPEAKING
     assert len(talk.of(SpeechStarted)) == 1
     assert len(talk.of(TurnCommitted)) == 1
@@ -775,6 +787,13 @@ def test_rule_22_sound_that_stops_in_mid_speech_ends_the_turn() -> None:
     assert talk.state is State.ENDPOINTING
     talk.pause(1.0)
     assert talk.one(TurnCommitted).turn == 1
+
+
+def test_rule_22_sound_may_stop_with_the_first_syllable() -> None:
+    talk = Talk()
+    talk.speak(0.064)
+    talk.wait(1.1)
+    assert talk.of(FeedSilence) == [FeedSilence(1.0)]
 
 
 def test_rule_22_silence_that_keeps_coming_is_not_missing() -> None:
