@@ -16,7 +16,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 KNOWN_ORIGIN = web.RequestKey("known_origin", bool)
 """Under this key of a request: it comes from no page, or from one that may call."""
 _METHODS = "GET, POST, PATCH, DELETE"
-_HEADERS = "Authorization, Content-Type, X-Api-Key, traceparent, tracestate"
+_HEADERS = "Authorization, Content-Type, X-Api-Key, Voicemesh-Resume-Token, traceparent, tracestate"
+_SHOWN = "Location, ETag, Link, Retry-After, X-Voicemesh-Seed"
 
 
 class StrangePage(MeshError):
@@ -82,7 +83,7 @@ def _certificate_name(request: web.Request) -> str:
 
 
 def _cors(origin: str) -> dict[str, str]:
-    return {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
+    return {"Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": _SHOWN, "Vary": "Origin"}
 
 
 def _preflight() -> dict[str, str]:

@@ -163,6 +163,7 @@ async def test_a_named_page_may_read_the_answer_and_ask_before() -> None:
             assert "Authorization" in answer.headers["Access-Control-Allow-Headers"]
         async with session.get(f"{address}/v1/models", headers=headers) as answer:
             assert answer.headers["Access-Control-Allow-Origin"] == "https://app.example"
+            assert "Location" in answer.headers["Access-Control-Expose-Headers"]  # where a call is hung up
         async with session.get(f"{address}/v1/models", headers=headers | {"Origin": "https://evil.example"}) as answer:
             assert "Access-Control-Allow-Origin" not in answer.headers
 
