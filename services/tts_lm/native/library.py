@@ -91,20 +91,21 @@ class SamplingStruct(ctypes.Structure):
 
 
 class Library:
-    """One loaded library, and its threads: how many compute one product together."""
+    """One loaded library, and its threads: how many compute one product together, in this whole process."""
 
-    def __init__(self, path: Path, thread_count: int = 1) -> None:
+    def __init__(self, path: Path, thread_count: int | None = None) -> None:
+        """Threads stay as they were unless told; one at first."""
         self.path = path
         self._calls = ctypes.CDLL(str(path))
         for name, arguments in _SIGNATURES.items():
             getattr(self._calls, name).argtypes = arguments
             getattr(self._calls, name).restype = None
         self.lanes: int = self._calls.voicemesh_lanes()
-        self.set_threads(thread_count)
+        if thread_count is not None:
+            self.set_threads(thread_count)
 
     def set_threads(self, count: int) -> None:
-        """For every product from now on, in this process."""
-        self.thread_count = count
+        """For every product from now on."""
         self._calls.voicemesh_threads(count)
 
     def supports(self, head_sizes: Iterable[int]) -> bool:
