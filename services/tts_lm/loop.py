@@ -80,16 +80,17 @@ class Loop:
             raise
 
     def turn(self) -> None:
-        """One turn: commands, then a step if any sequence can take one, else wait for a command or a time limit."""
+        """One turn: commands, then a step if any sequence can take one; else wait for a command or a time limit."""
+        self._take_commands(0.0)
         plan = self._plan()
         # Whoever ended here may have made room for others: only a turn that changed nothing may wait.
-        wait_s = 0.0 if not plan.is_empty or self._events else self._patience()
-        self._flush_events()
-        self._take_commands(wait_s)
-        plan = self._plan()
+        nothing_changed = plan.is_empty and not self._events
         if not plan.is_empty:
             self._step(plan)
         self._flush_events()
+        if nothing_changed and not self._closing:
+            self._take_commands(self._patience())
+            self._flush_events()
 
     def keep(self, prefixes: Iterable[Prefix]) -> None:
         """Compute these before anybody asks, as far as there is room; not counted as misses."""
