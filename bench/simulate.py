@@ -13,14 +13,13 @@ import argparse
 import json
 import random
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.loads import draw_seconds
 from bench.playback import listen
 from bench.report import Report, summarise
-from bench.simulation import FRAME_S, House, Machine, Speech
+from bench.simulation import FRAME_S, House, Machine
 from services.tts_lm.scheduler import Policy
 
 FRAMES_PER_TOKEN = 3.2
@@ -40,7 +39,6 @@ class Scene:
         self.house = House(machine, slot_count=arguments.slots, policy=policy, seed=seed, voices=arguments.voices)
         self._draw = random.Random(seed)
         self._rate = arguments.text_rate
-        self.host_s = 0.0
 
     def speak(self, at_s: float, after: Callable[[float], None] | None = None) -> None:
         frames, tokens = length(self._draw)
@@ -65,12 +63,6 @@ class Scene:
         for _ in range(int(sessions)):
             self.speak(self._draw.uniform(0, 2), again)
 
-    def play(self) -> list[Speech]:
-        began = time.perf_counter()
-        self.house.run()
-        self.host_s = time.perf_counter() - began
-        return self.house.speeches
-
 
 def run(machine: Machine, load: str, size: float, arguments: argparse.Namespace) -> list[Scene]:
     """The load once for each seed, played through."""
@@ -83,7 +75,7 @@ def run(machine: Machine, load: str, size: float, arguments: argparse.Namespace)
             scene.poisson(size, arguments.seconds)
         else:
             scene.sustained(size, arguments.seconds)
-        scene.play()
+        scene.house.run()
         scenes.append(scene)
     return scenes
 
@@ -99,7 +91,7 @@ def tell(report: Report, scenes: Sequence[Scene], prebuffer_s: float, **where: f
     steps = [step for scene in scenes for step in scene.house.runner.steps]
     report.add("step_s", [took_s for took_s, _ in steps], **where)
     report.add("batch", [rows for _, rows in steps], **where)
-    report.value("host_s_per_step", sum(scene.host_s for scene in scenes) / len(steps), **where)
+    report.value("host_s_per_step", sum(scene.house.host_s for scene in scenes) / len(steps), **where)
     report.value("answers", len(speeches), **where)
     report.value("refused", sum(scene.house.refused_count for scene in scenes), **where)
     report.value("underruns", sum(each.underruns for _, each in heard), **where)

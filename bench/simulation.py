@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 import queue
 import random
+import time
 from bisect import bisect_right
 from collections.abc import Callable
 from collections.abc import Sequence as Items
@@ -206,6 +207,7 @@ class House:
         )
         self.speeches: list[Speech] = []
         self.refused_count = 0
+        self.host_s = 0.0  # what planning and bookkeeping cost the processor that simulates, outside virtual time
         self._speaking: dict[int, Speech] = {}
         self._after: dict[int, Callable[[float], None]] = {}
         self._free = list(range(slot_count))
@@ -246,7 +248,9 @@ class House:
 
     def run(self) -> None:
         """To the end of the last utterance; then the codec's part."""
+        began = time.process_time()
         self.loop.run()
+        self.host_s = time.process_time() - began
         if self.machine.buckets is not None:
             decode(self.speeches, self.machine)
         else:
