@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import grpc
 import pytest
 
 from common.stream import FinishReason
@@ -54,3 +55,18 @@ async def test_a_stage_that_is_killed_in_mid_answer_costs_a_pause(mesh: SpeechMe
         assert talker.text() == QUESTION + " "
         frames = sum(1 + ord(character) % 3 for character in QUESTION + " ")
         assert abs(talker.sample_count(epoch) - frames * 1920) <= 960 + 480
+
+
+@pytest.mark.fault
+@pytest.mark.timeout(120)
+async def test_a_gateway_that_is_told_to_end_finishes_its_sentence(mesh: SpeechMesh):
+    async with talking(mesh.gateway.address) as talker:
+        await talker.type("a b c d")
+        epoch = await talker.heard(0.3)
+        mesh.gateway.process.terminate()
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            await talker.to_end()
+    assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert talker.reason(epoch) is FinishReason.COMPLETED
+    assert talker.text() == "a b c d "
+    assert await asyncio.to_thread(mesh.gateway.process.wait, 60) == 0
