@@ -91,7 +91,7 @@ class GatewayConfig(LiveKitConfig, MediaConfig):
     ] = 8
     answer_stall_s: Annotated[
         float, Field(gt=0, le=600, description="An answer of which nothing is heard for so long is ended.")
-    ] = 10.0
+    ] = 15.0  # longer than `stall_timeout_s`, after which a hung replica is replaced
     session_resume_s: Annotated[
         float, Field(gt=0, le=3600, description="A conversation whose connection is lost waits so long.")
     ] = 30.0
