@@ -30,6 +30,7 @@ async def test_a_person_asks_aloud_interrupts_by_voice_and_by_button_and_is_answ
             await _is_answered(page)
             await _is_cut_by_voice(page)
             await _is_cut_by_button(page)
+            await _comes_back(page)
             await _stages_are_shown(page, address)
             await page.run("window.voicemesh?.call.hangUp()")
             assert page.complaints == []
@@ -74,6 +75,18 @@ async def _is_cut_by_button(page: Page) -> None:
     await click(page, "interrupt")
     await page.until(f"{SOUNDS.format('silence')} > {silences}")
     await page.until(f"{DONE}.at(-1).status_details.reason === 'client_cancelled'")
+
+
+async def _comes_back(page: Page) -> None:
+    """The channel breaks; the same session goes on over a new call."""
+    sessions = "voicemesh.journal.filter(e => e.event?.type === 'session.created').map(e => e.event.session.id)"
+    await page.run("voicemesh.call.channel.close()")
+    await page.until("voicemesh.journal.some(e => e.kind === 'resumed')")
+    before, after = await page.run(sessions)
+    assert before == after
+    ended = await page.run(f"{DONE}.length")
+    await send(page, QUESTION)
+    await page.until(f"{DONE}.slice({ended}).some(response => response.status === 'completed')")
 
 
 async def _stages_are_shown(page: Page, address: str) -> None:
