@@ -34,8 +34,9 @@ class PageAllocator:
         assert min(page_count, page_size) > 0
         self.page_size = page_size
         self.page_count = page_count
-        self._free = [True] * page_count
         self.free_count = page_count
+        self._runs = {0: page_count}  # free pages: first of a run → how many
+        self._ends = {page_count: 0}  # the same by the page behind its last
 
     def grow(self, pages: Pages, position_count: int) -> bool:
         """Make room for `position_count` positions in all; False, and nothing taken, when the pool cannot."""
@@ -54,37 +55,48 @@ class PageAllocator:
         """Give back what it owns; `pages` is empty afterwards."""
         owned = pages.numbers[pages.borrowed :]
         for number in owned:
-            assert not self._free[number], "a page was given back twice"
-            self._free[number] = True
+            self._give(number)
         self.free_count += len(owned)
         pages.numbers.clear()
         pages.contiguous, pages.borrowed = True, 0
 
     def _take(self, pages: Pages, number: int) -> None:
-        assert self._free[number], "a page was taken twice"
+        start = number if number in self._runs else self._run_of(number)
+        length = self._runs.pop(start)
+        del self._ends[start + length]
+        self._keep(start, number - start)
+        self._keep(number + 1, start + length - number - 1)
         if pages.numbers and number != pages.numbers[-1] + 1:
             pages.contiguous = False
-        self._free[number] = False
         self.free_count -= 1
         pages.numbers.append(number)
+
+    def _give(self, number: int) -> None:
+        """Free again, and one run with its neighbours that are."""
+        assert number not in self._runs, "a page was given back twice"
+        start = self._ends.pop(number, number)
+        self._runs.pop(start, None)
+        length = number - start + 1
+        behind = self._runs.pop(number + 1, 0)
+        if behind:
+            del self._ends[number + 1 + behind]
+        self._keep(start, length + behind)
+
+    def _keep(self, start: int, length: int) -> None:
+        if length:
+            self._runs[start] = length
+            self._ends[start + length] = start
+
+    def _run_of(self, number: int) -> int:
+        return next(start for start, length in self._runs.items() if start <= number < start + length)
 
     def _next(self, pages: Pages, wanted: int) -> int:
         if pages.numbers:
             neighbour = pages.numbers[-1] + 1
-            if neighbour < self.page_count and self._free[neighbour]:
+            if neighbour in self._runs:  # what lies before it is taken, so that a run begins there or nowhere
                 return neighbour
-        start, length = self._largest_run()
+        start, length = max(self._runs.items(), key=lambda run: (run[1], -run[0]))
         if pages.numbers:
             return start + length - 1  # far from whoever grows into this run from its left
         # A newcomer starts in the middle, so that the neighbour on the left keeps half of the run to grow into.
         return start if start == 0 else start + min(length // 2, max(0, length - wanted))
-
-    def _largest_run(self) -> tuple[int, int]:
-        best, start = (0, 0), None
-        for number, free in enumerate([*self._free, False]):
-            if free and start is None:
-                start = number
-            elif not free and start is not None:
-                best = max(best, (start, number - start), key=lambda run: run[1])
-                start = None
-        return best
