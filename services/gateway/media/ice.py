@@ -8,6 +8,7 @@ To be removed when aioice takes addresses, a time-out and a listener as argument
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -60,6 +61,8 @@ def own_addresses() -> list[tuple[str, str]]:
 def installed() -> None:
     """More than once does no harm."""
     vars(aiortc.rtcicetransport)["Connection"] = HeardConnection
+    # At INFO it writes a line for every check of every pair of addresses: dozens a call, with where people are.
+    logging.getLogger("aioice").setLevel(logging.WARNING)
 
 
 @contextmanager
