@@ -41,6 +41,7 @@ class Cluster:
 
     gateway: str
     replicas: dict[str, list[Replica]]
+    running: list[subprocess.Popen[bytes]]
 
     async def replace(self, stage: str, how: signal.Signals) -> int:
         """Take the first replica away and put another in its place; the exit code of the old one."""
@@ -49,6 +50,7 @@ class Cluster:
         code = await asyncio.to_thread(old.process.wait, 60)
         closed(old.process)
         process = launched(stage, old.address.rpartition(":")[2])
+        self.running.append(process)  # before anything can go wrong with it
         self.replicas[stage].append(await asyncio.to_thread(ready, process))
         return code
 
@@ -62,7 +64,7 @@ def closed(process: subprocess.Popen[bytes]) -> None:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     running = {stage: [launched(stage), launched(stage)] for stage in STAGES}
-    made = Cluster("", {})
+    made = Cluster("", {}, [process for processes in running.values() for process in processes])
     gateway = None
     try:
         made.replicas = {stage: [ready(process) for process in processes] for stage, processes in running.items()}
@@ -76,9 +78,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             yield made
             closed(gateway)
     finally:
-        last = {it.pid: it for stage in STAGES for it in running[stage]}
-        last |= {it.process.pid: it.process for replicas in made.replicas.values() for it in replicas}
-        for process in (*last.values(), *([gateway] if gateway else [])):
+        for process in (*made.running, *([gateway] if gateway else [])):
             closed(process)
 
 
