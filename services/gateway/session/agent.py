@@ -256,7 +256,8 @@ class Agent:
         if not audible:
             return 0, "", 0
         samples = self._playout.sent(speech.answer.epoch) if is_whole else self._heard_samples(speech)
-        heard = len(words.text) if is_whole else words.heard(samples)
+        is_all = is_whole and speech.answer.speech_reason is FinishReason.COMPLETED
+        heard = len(words.text) if is_all else words.heard(samples)
         return samples, words.text[:heard], heard
 
     def _heard_samples(self, speech: Speech) -> int:
@@ -271,7 +272,7 @@ class Agent:
         words, epoch = speech.answer.words, speech.answer.epoch
         if speech.kind is turns.Kind.APOLOGY or not audible:
             return
-        is_cut = not is_whole or speech.answer.reason is not FinishReason.COMPLETED
+        is_cut = not is_whole or speech.answer.speech_reason is not FinishReason.COMPLETED
         self._history.answer(speech.answer.turn, epoch, words.text[:heard], interrupted=is_cut)
         self._texts = {epoch: (words.text, heard)}
 

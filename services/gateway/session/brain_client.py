@@ -103,7 +103,7 @@ class BrainAnswer:
 
     def _insist(self, stream: Stream) -> None:
         if self._stream is stream:
-            logger.warning("brain did not acknowledge a stop", extra={"address": stream.replica.address})
+            logger.info("brain did not acknowledge a stop in time", extra={"address": stream.replica.address})
             stream.give_up()
 
     def _tell(self, request: brain_pb2.RespondRequest) -> None:

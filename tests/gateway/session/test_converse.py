@@ -285,3 +285,15 @@ async def test_repeated_and_stale_requests_are_dropped(address):
         await talker.send(interrupt=stream_pb2.Stop(), epoch=min(talker.ended), seq=3)
         await talker.answered(2)
         assert [talker.reason(epoch) for epoch in talker.ended] == [FinishReason.COMPLETED] * 2
+
+
+async def test_an_answer_that_hit_a_limit_says_so_and_was_no_interruption():
+    noting = Noting(lambda words: ["one ", "two ", "three "])
+    async with gateway(brain=noting) as server, talking(server.address, sampling={"max_tokens": 2}) as talker:
+        await talker.type("count")
+        await talker.answered()
+        assert talker.reason(max(talker.ended)) is FinishReason.LENGTH
+        await talker.type("go on")
+        await talker.until(lambda: len(noting.requests) == 2)
+    answered = noting.requests[1].history[-1]
+    assert (answered.text, answered.interrupted) == ("one two ", False)
