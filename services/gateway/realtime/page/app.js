@@ -31,7 +31,8 @@ const STATES = {
 
 let withMicrophone = false;
 let muted = false;
-let awaited = null; // the generation whose first sound has not been heard yet
+let made = null; // the generation that is being made and not played yet
+let awaited = null; // the generation that is played and whose first sound has not been heard yet
 let connecting = null;
 
 function state(name, text) {
@@ -196,10 +197,14 @@ call.addEventListener("event", ({ detail: event }) => {
       state(event.state);
       break;
     case "response.created":
-      awaited = Number(event.response.metadata?.generation_id);
+      made = Number(event.response.metadata?.generation_id);
+      awaited = null; // what is heard until it is played is the rest of the one before
+      break;
+    case "output_audio_buffer.started":
+      [awaited, made] = [made, null];
       break;
     case "response.done":
-      awaited = null;
+      made = awaited = null;
       break;
     case "voice.user_away":
       transcript.note("still there?");
