@@ -43,6 +43,13 @@ lint: protos ## ruff, mypy strict, import-linter, buf lint, buf breaking
 	cd protos && ../$(BIN)/buf lint
 	cd protos && ../$(BIN)/buf breaking --against baseline.binpb
 
+DEBIAN = chromium espeak-ng nginx prometheus
+debian: ## Install the programs that some tests drive, where apt-get is there and they are not (as root)
+	@missing=; for program in chromium espeak-ng nginx promtool; do command -v $$program > /dev/null || missing=yes; done; \
+	command -v kubectl > /dev/null || missing="$$missing kubernetes-client"; \
+	if [ -n "$$missing" ]; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+	--no-install-recommends $(DEBIAN) $${missing#yes} > /dev/null; fi
+
 test: protos ## All tests that need neither GPU nor weights
 	$(BIN)/python -m pytest -m 'not gpu and not weights and not vllm' $(PYTEST_ARGS)
 
@@ -82,4 +89,4 @@ observe: protos ## Debian's Prometheus over the running mesh, with our rules (ht
 run: protos ## Start all four services on this machine
 	@$(BIN)/voicemesh serve all $(if $(MODEL),--model $(MODEL)) $(if $(BRAIN),--brain $(BRAIN))
 
-.PHONY: help setup protos baseline fmt lint test test-gpu test-vllm test-faults bench regress dashboards dashboard-types images deploy observe run
+.PHONY: help setup debian protos baseline fmt lint test test-gpu test-vllm test-faults bench regress dashboards dashboard-types images deploy observe run
