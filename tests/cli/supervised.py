@@ -27,12 +27,12 @@ class Supervised:
         self._listener = threading.Thread(target=self._listen)
         self._listener.start()
 
-    def ready(self, count, timeout_s=10.0):
+    def ready(self, count, timeout_s=60.0):
         """The next `count` READY lines by service."""
         lines = [self._line(timeout_s) for _ in range(count)]
         return {line["service"]: line for line in lines}
 
-    def until_said(self, words, timeout_s=10.0):
+    def until_said(self, words, timeout_s=60.0):
         with self._heard:
             assert self._heard.wait_for(lambda: words in self._said, timeout_s), f"{words!r} not in: {self._said}"
 
@@ -41,7 +41,7 @@ class Supervised:
         self._listener.join(10)
         return self._said
 
-    def end(self, number=signal.SIGTERM, timeout_s=10.0):
+    def end(self, number=signal.SIGTERM, timeout_s=60.0):
         """Signal the supervisor; its exit code and what else it printed on stdout."""
         self.process.send_signal(number)
         return self.process.wait(timeout_s), self._buffer + self.process.stdout.read()
@@ -85,7 +85,7 @@ def running(arguments: Sequence[str]) -> Iterator[Supervised]:
         supervised.close()
 
 
-def gone(pids, timeout_s=10.0):
+def gone(pids, timeout_s=60.0):
     """Whether all these processes have ended, waiting for it."""
     _, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout_s)
     return not alive

@@ -20,7 +20,7 @@ from tests.edges import gateway, serving
 from tests.fakes import ScriptedBrain, ToneCodec, ToneTtsLm
 from tests.guarantees import Heard, History
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 @dataclass

@@ -32,7 +32,7 @@ def raw(home: House) -> grpc.aio.StreamStreamCall:
 async def status_of(call: grpc.aio.StreamStreamCall) -> tuple[str, str]:
     """Hear a stream to its end: the names of its status and of its reason."""
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await call.read() is not grpc.aio.EOF:
                 pass
     except grpc.aio.AioRpcError as error:

@@ -157,7 +157,7 @@ async def test_a_tool_is_called_and_its_result_may_come_after_finish():
         call = brain_pb2_grpc.BrainServiceStub(channel).Respond()
         for request in ({"start": brain_pb2.RespondStart()}, {"text": "time?"}, {"finish": brain_pb2.Finish()}):
             await call.write(brain_pb2.RespondRequest(**request))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (response := await call.read()).WhichOneof("payload") != "tool_call":
                 pass
             assert (response.tool_call.id, dict(response.tool_call.arguments)) == ("7", {"zone": "UTC"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import deque
 from pathlib import Path
 
 import pytest
@@ -244,8 +245,12 @@ async def test_limits_are_told_from_completion(talker: Client) -> None:
 
 async def test_packets_follow_the_ramp(talker: Client) -> None:
     spoken = await talker.say(TEXT, packet_ramp=tts_lm_pb2.PacketRamp(frames=[1, 2, 4]), text_layout=WHOLE)
-    assert spoken.sizes[:3] == [1, 2, 4]
-    assert set(spoken.sizes[2:-1]) <= {4}
+    full = deque((1, 2, 4))  # a packet is sent before it is full where a listener would run dry, as on a busy machine
+    for size in spoken.sizes[:-1]:
+        assert size <= full[0]
+        if size == full[0] and len(full) > 1:
+            full.popleft()
+    assert sum(spoken.sizes) == len(spoken.codes)
 
 
 async def test_credit_bounds_what_is_produced(talker: Client) -> None:

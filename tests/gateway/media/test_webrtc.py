@@ -91,7 +91,7 @@ async def test_an_offer_that_nobody_follows_keeps_no_place() -> None:
         (talk,) = at.talks
         await until(lambda: talk.closed)
         assert not talk.suspended
-        assert not at.webrtc.peers
+        await until(lambda: not at.webrtc.peers)
     await person.close()
 
 
