@@ -20,10 +20,15 @@ TOLERANCE = 1e-4
     "VOICEMESH_REAL_DIMENSIONS" not in os.environ, reason="VOICEMESH_REAL_DIMENSIONS=1 asks for the real dimensions"
 )
 @pytest.mark.timeout(600)
-def test_greedy_codes_and_logits_equal_the_reference_at_real_dimensions(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kernels", ["torch", "native"])
+def test_greedy_codes_and_logits_equal_the_reference_at_real_dimensions(
+    request: pytest.FixtureRequest, tmp_path: Path, kernels: str
+) -> None:
+    library = request.getfixturevalue("library") if kernels == "native" else None
     model, store = open_checkpoint(REAL, tmp_path / REAL.name), load_store(REAL.name)
     for case in REAL_CASES:
-        runner = Watched(model.weights, model.config, slot_count=1, position_count=256, max_positions=256)
+        sizes = {"slot_count": 1, "position_count": 256, "max_positions": 256}
+        runner = Watched(model.weights, model.config, **sizes, library=library)
         runner.watch()
 
         spoken = speak(runner, [sequence(model, case, 0, store, 0)])[0]
