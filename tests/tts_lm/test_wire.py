@@ -243,11 +243,13 @@ async def test_limits_are_told_from_completion(talker: Client) -> None:
         assert (run.reason == "RUNAWAY") == (len(run.codes) >= 75 + 6 * run.tokens[-1])
 
 
-async def test_packets_are_no_larger_than_the_ramp(talker: Client) -> None:
-    """Smaller ones leave when the machine falls behind; which, tests/tts_lm/test_sequences.py says."""
+async def test_packets_follow_the_ramp(talker: Client) -> None:
     spoken = await talker.say(TEXT, packet_ramp=tts_lm_pb2.PacketRamp(frames=[1, 2, 4]), text_layout=WHOLE)
-    assert spoken.sizes[0] == 1
-    assert all(size <= most for size, most in zip(spoken.sizes, [1, 2, *[4] * len(spoken.sizes)], strict=False))
+    full = deque((1, 2, 4))  # a packet is sent before it is full where a listener would run dry, as on a busy machine
+    for size in spoken.sizes[:-1]:
+        assert size <= full[0]
+        if size == full[0] and len(full) > 1:
+            full.popleft()
     assert sum(spoken.sizes) == len(spoken.codes)
 
 
