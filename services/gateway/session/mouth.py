@@ -56,6 +56,7 @@ class Mouth:
         if transport is None or not transport.ready:
             return
         block = self.playout.next_block(now_s)
+        handed_s = time.time()  # not after: a thread may lose its turn anywhere
         transport.play(block)
         if self._echo is not None:
             self._echo.played(block.samples, max(0, slot - self._last_slot - 1))
@@ -67,4 +68,4 @@ class Mouth:
             news = tuple(self._news)
             self._news.clear()
             with suppress(RuntimeError):  # the loop has ended, and with it everybody who listens
-                self._loop.call_soon_threadsafe(self._told, block.epoch if is_first else None, time.time(), news)
+                self._loop.call_soon_threadsafe(self._told, block.epoch if is_first else None, handed_s, news)

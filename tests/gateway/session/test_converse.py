@@ -185,7 +185,7 @@ async def test_the_timeline_of_a_turn_adds_up_and_outlives_its_session(address):
     since_s = [milestone.since_user_speech_end.ToNanoseconds() / 1e9 for milestone in milestones]
     assert since_s == sorted(since_s)
     assert since_s[0] == 0
-    assert since_s[-1] - since_s[-2] == pytest.approx(0.06, abs=0.05)
+    assert since_s[-1] - since_s[-2] >= 0.06 - 0.001
     measured = [event for event in talker.events if event.type == "turn_measured"]
     assert len(measured) == 2, "once it sounds, and again when it was heard"
 
