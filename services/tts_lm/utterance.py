@@ -95,7 +95,10 @@ class TalkerUtterance:
         if self._first_frame_s is None:
             self._first_frame_s = event.produced_at_s
         packet = event.packet
-        batch = FrameBatch(packet.first_frame_index, packet.codes, packet.text_token_count, event.produced_time_s)
+        offset = self._text.progress.offset(packet.text_token_count) if self._kind is str else None
+        batch = FrameBatch(
+            packet.first_frame_index, packet.codes, packet.text_token_count, event.produced_time_s, offset
+        )
         self._events.append(batch)
         self._arrived.set()
 

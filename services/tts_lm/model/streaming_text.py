@@ -18,6 +18,7 @@ from collections.abc import Iterator
 
 from services.tts_lm.model.normal import check_joined, settle, variants
 from services.tts_lm.model.repertoire import Repertoire
+from services.tts_lm.model.text_progress import TextProgress
 from services.tts_lm.model.tokenizer import PIECE, WHITESPACE, Tokenizer
 
 _FOLLOWERS: tuple[str, ...] = ("a", "s", "t", "m", "d", "r", "re", "v", "ve", "l", "ll", "1", "!", "'", " ", "\t", "\n")
@@ -52,25 +53,35 @@ class StreamingText:
         self._skip = 0  # bytes of `_open` that are released
         self._context: int | None = None  # the last token released in `_open`
         self._patience = 0  # characters to wait for
+        self._written = self._settled_count = 0
+        self.progress = TextProgress()
 
     def feed(self, delta: str) -> tuple[int, ...]:
         self._raw += delta
+        self._written += len(delta)
         if len(self._raw) < self._patience:
             return ()
         text, self._raw = self._tokenizer.clean_begun(self._raw)
         self._take(text)
         ids = (*self._close(), *self._decide())
+        self._release(ids)
         undecided = len(self._open) + len(self._rest)
         self._patience = undecided // 4 if undecided > _PATIENT_CHARACTERS else 0
         return ids
 
     def finish(self) -> tuple[int, ...]:
         """Everything that is left, at the end of the text."""
-        self._take(self._raw)
+        raw, self._raw = self._raw, ""
+        self._take(raw)
         text = self._open + unicodedata.normalize("NFC", self._rest)
         ids = _tokens(self._tokenizer, text, self._skip)
-        self._raw = self._rest = self._open = ""
+        self.progress.taken(self._settled_count + len(text) - len(self._open), self._written)
+        self._release(ids)
+        self._rest = self._open = ""
         return ids
+
+    def _release(self, ids: tuple[int, ...]) -> None:
+        self.progress.released(self._tokenizer.bpe.spelling[index] for index in ids)
 
     def _take(self, text: str) -> None:
         if self._repertoire is not None:
@@ -79,10 +90,13 @@ class StreamingText:
             match = WHITESPACE.match(text)
             text = text[match.end() :] if match else text
             self._begun = bool(text)
+            self.progress.taken(0, self._written - len(self._raw) - len(text))
         text = self._rest + text
         check_joined(text)
         settled, self._rest = settle(text)
         self._open += settled
+        self._settled_count += len(settled)
+        self.progress.taken(self._settled_count, self._written - len(self._raw) - len(self._rest))
 
     def _close(self) -> tuple[int, ...]:
         """Release the pieces that nothing to come can reach."""
