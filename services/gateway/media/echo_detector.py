@@ -3,6 +3,9 @@
 A room answers after our sound, never before it. So the strongest correlation at positive lags is held against the
 strongest at negative ones, where there can only be chance. Synthetic rooms at 0 to -30 dB: 6 and more; noise and other
 voices: 3.3 at most; both at once: 4 and more down to an echo 10 dB below the voice.
+
+A microphone that is quiet while we play proves that there is no echo, and for some seconds outweighs any correlation:
+one phrase alone, after a browser has made silence of all else, correlates with anything now and then.
 """
 
 from __future__ import annotations
@@ -27,6 +30,9 @@ ACTIVE_SHARE = 0.3  # of the window, or there is nothing to find
 FOUND = 4.0
 ABSENT = 3.0
 ABSENT_STEPS = 12  # 6 s without, before a found echo is believed to be gone
+QUIET_LEVEL = 33.0  # -60 dBFS, rms: what is less is no echo that anybody would take for a voice
+QUIET_SHARE = 0.25  # of the time in which we play
+PROOF_STEPS = 6  # 3 s for which a quiet microphone outweighs correlation
 
 
 class EchoDetector:
@@ -39,6 +45,8 @@ class EchoDetector:
         self._near = np.zeros(WINDOW, np.float32)
         self._fresh: list[tuple[Samples, Samples]] = []
         self._active = np.zeros(WINDOW * DECIMATION // 160, bool)
+        self._heard = np.zeros_like(self._active)
+        self._proven = 0  # steps for which a quiet microphone still counts
         self._filled = 0
         self._spectrum = np.zeros(FFT // 2 + 1, np.complex64)
         self._without = 0
@@ -54,7 +62,9 @@ class EchoDetector:
         fars, nears = (np.stack(frames).astype(np.float32) for frames in zip(*self._fresh, strict=True))
         self._fresh.clear()
         active = np.sqrt(np.mean(np.square(fars), axis=1)) > ACTIVE_LEVEL
+        heard = np.sqrt(np.mean(np.square(nears), axis=1)) > QUIET_LEVEL
         self._active = np.concatenate([self._active, active])[-self._active.size :]
+        self._heard = np.concatenate([self._heard, heard])[-self._heard.size :]
         self._far, self._near = _followed(self._far, fars), _followed(self._near, nears)
         self._filled = min(self._filled + STEP_FRAMES, self._active.size)
         if self._filled == self._active.size and self._active.mean() >= ACTIVE_SHARE:
@@ -69,13 +79,20 @@ class EchoDetector:
         power = np.convolve(np.concatenate([answer[-LAG:], answer[:LAG]]), np.ones(REVERBERATION), "same")
         chance = power[: LAG - 2 * REVERBERATION].max()
         self.score = float(power[LAG:].max() / max(chance, 1e-20))
+        early = self._active[:-STEP_FRAMES].mean()  # early enough that the longest echo of it has come
+        self._proven = max(self._proven - 1, 0)
+        if early >= ACTIVE_SHARE and self._heard.mean() < QUIET_SHARE * self._active.mean():
+            self._proven = PROOF_STEPS
+        if self._proven:
+            self.verdict = self._found = False
+            return
         before, self._found = self._found, self.score >= FOUND
         if self._found:
             self._without = 0
-            if self.verdict is not False or before:  # once found to be absent, a single step may be chance
+            if self.verdict or before:  # a single step may be chance
                 self.verdict = True
         elif self.verdict is None:
-            if self._active[:-STEP_FRAMES].mean() >= ACTIVE_SHARE:  # late enough that the longest echo had come
+            if early >= ACTIVE_SHARE:
                 self.verdict = False
         elif self.score < ABSENT:
             self._without += 1

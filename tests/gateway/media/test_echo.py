@@ -140,6 +140,22 @@ def test_another_voice_is_no_echo(seed: int) -> None:
     assert detector.verdict is False
 
 
+@pytest.mark.parametrize("seed", [2, 3, 5, 6])
+def test_phrases_over_a_microphone_that_is_quiet_otherwise_are_no_echo(seed: int) -> None:
+    chance, detector = np.random.default_rng(seed), EchoDetector()
+    far = voice(40, 16000, 110, seed)
+    near, at, verdicts = np.zeros_like(far), 8000, set()
+    for number, pitch_hz in enumerate([110, 200, 140] * 6):
+        phrase = voice(1.4, 16000, pitch_hz, 100 * seed + number)
+        if at + phrase.size < near.size:
+            near[at : at + phrase.size] = phrase
+        at += phrase.size + int(chance.integers(16000, 48000))
+    for at in range(0, far.size - 160, 160):
+        detector.push(far[at : at + 160], near[at : at + 160])
+        verdicts.add(detector.verdict)
+    assert verdicts == {None, False}
+
+
 def test_no_verdict_is_given_while_nothing_was_played() -> None:
     detector = EchoDetector()
     for _ in range(500):
