@@ -71,7 +71,7 @@ def test_the_curl_of_the_readme_writes_a_file_that_begins_as_promised(mesh, tmp_
 @pytest.mark.timeout(120)
 def test_the_say_of_the_readme_writes_sound(mesh, tmp_path):
     (command,) = re.findall(r"^\.venv/bin/voicemesh (say .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
-    words = [*shlex.split(command), "--gateway", mesh.address("gateway")]
+    words = [*shlex.split(command, comments=True), "--gateway", mesh.address("gateway")]
     subprocess.run([Path(sys.executable).with_name("voicemesh"), *words], cwd=tmp_path, timeout=60, check=True)
     with wave.open(str(tmp_path / "hello.wav")) as sound:
         assert sound.getframerate() == 24_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
@@ -34,7 +35,7 @@ async def voicemesh(*arguments: str, stdin: bytes = b"") -> Done:
 
 # SIGINT ends the child even where the tests themselves run in the background of a script. Not by a `preexec_fn`: with
 # one, Python forks instead of vforks, and gRPC's threads do not survive a fork.
-HEEDING_INTERRUPTS = ("env", "--default-signal=INT")
+HEEDING_INTERRUPTS = (shutil.which("env") or "env", "--default-signal=INT")
 
 
 @asynccontextmanager
