@@ -4,7 +4,7 @@ understood  held-out sentences, streamed word by word and given at once: recogni
             distance to it; words skipped or repeated; first packet and real-time factor, one answer at a time
 at once     four answers at a time on a playback clock
 stops       sentences of 2 to 40 words: each ends by itself, about as long as the synthesiser takes
-paragraphs  of a minute and more: words skipped or repeated in the first and in the second half, and the end
+paragraphs  of a minute and more, each one utterance: its end, its length, the share of words skipped or repeated
 
 Refuses to know the model: everything goes through `SpeechService.Synthesize`. Needs the `train` extra and espeak-ng.
 """
