@@ -50,12 +50,12 @@ def run_services(members: Sequence[tuple[ServiceConfig, Build]]) -> int:
 
 
 async def _run_all(members: Sequence[tuple[ServiceConfig, Build]]) -> int:
-    signals = _Signals()
-    codes = await asyncio.gather(*(_run(config, build, signals) for config, build in members))
+    signals, turn = _Signals(), asyncio.Lock()
+    codes = await asyncio.gather(*(_run(config, build, signals, turn) for config, build in members))
     return max(codes)
 
 
-async def _run(config: ServiceConfig, build: Build, signals: _Signals) -> int:
+async def _run(config: ServiceConfig, build: Build, signals: _Signals, turn: asyncio.Lock) -> int:
     config.log_once()
     try:
         async with AsyncExitStack() as last:
@@ -66,7 +66,7 @@ async def _run(config: ServiceConfig, build: Build, signals: _Signals) -> int:
             last.push_async_callback(part.close)
             last.push_async_callback(server.stop)
             await server.start()
-            if await _serve(server, part, signals):
+            if await _serve(server, part, signals, turn):
                 return 0
     except (PortTaken, MeshError) as error:
         logger.critical("cannot serve", extra={"why": str(error), "part": config.service})
@@ -85,9 +85,16 @@ def _telemetry(config: ServiceConfig) -> Telemetry:
         raise PortTaken(f"Port {settings.metrics_port} for metrics on {settings.metrics_host}: {why}.") from None
 
 
-async def _serve(server: Server, part: Part, signals: _Signals) -> bool:
+async def start_in_turn(part: Part, turn: asyncio.Lock) -> None:
+    """Parts of one process start one after another: while one captures CUDA graphs, nobody else may wait for the device
+    or free its memory."""
+    async with turn:
+        await part.start()
+
+
+async def _serve(server: Server, part: Part, signals: _Signals, turn: asyncio.Lock) -> bool:
     """From the engine's start to the last call; False when it broke. Raises what the engine's start raises."""
-    await _first_of(part.start(), signals.first.wait())
+    await _first_of(start_in_turn(part, turn), signals.first.wait())
     if signals.first.is_set():
         return True
     await server.set_ready(True)

@@ -20,7 +20,10 @@ class CodecConfig(StreamConfig):
         str, Field(description="Checkpoint in the official layout, or its speech_tokenizer directory.")
     ] = "voices/mini"
     device: Annotated[str, Field(description="Where the weights live: cpu, cuda or cuda:N.")] = "cpu"
-    dtype: Annotated[Literal["float32", "bfloat16", "float64"], Field(description="Of the weights.")] = "float32"
+    dtype: Annotated[
+        Literal["float32", "float16", "bfloat16", "float64"],
+        Field(description="Of the weights; float16 and bfloat16 round what is heard."),
+    ] = "float32"
     slot_count: Annotated[int, Field(ge=1, le=4096, description="Utterances decoded at once.")] = 16
     max_frames_per_step: Annotated[int, Field(ge=1, le=256, description="Frames of one utterance in one step.")] = 8
     max_queued_frames: Annotated[int, Field(ge=1, le=1_000_000, description="Frames of one utterance that wait.")] = (
@@ -36,6 +39,9 @@ class CodecConfig(StreamConfig):
     thread_count: Annotated[
         int, Field(ge=0, le=1024, description="Cores of one step on a CPU; 0: one for a small model, else torch's own.")
     ] = 0
+    compile_step: Annotated[
+        bool, Field(description="Let torch compile every shape of a step: minutes before READY (docs/gpu.md).")
+    ] = False
     encode: Annotated[bool, Field(description="Load the encoder where the checkpoint has one.")] = True
 
     @property

@@ -252,6 +252,7 @@ def _load(settings: EngineSettings) -> tuple[Runner, VoiceEncoder | None]:
         max_batch=settings.slot_count,
         max_frames=settings.max_frames_per_step,
         thread_count=settings.thread_count,
+        compile_step=settings.compile_step,
     )
     runner.warm()
     if not settings.encode:

@@ -54,18 +54,28 @@ class Buckets:
 
 
 def plan_step(wants: Sequence[Want], buckets: Buckets) -> StepPlan | None:
-    """First frames first, one frame each; then whoever has least left to play, with all who can go as far. Where
-    several are about to run dry, as many of them as fit take fewer frames each.
+    """One step for everyone, where the device runs one at a time: first frames first, then the rest.
 
     Everything is planned anew after each step, so a stop, or a first frame that has just come, waits for one at most.
+    """
+    return plan_first(wants, buckets) or plan_rest(wants, buckets)
+
+
+def plan_first(wants: Sequence[Want], buckets: Buckets) -> StepPlan | None:
+    """One frame of each utterance that nobody has heard yet."""
+    unheard = [w for w in wants if w.unheard]
+    return _step(sorted(unheard, key=_turn), 1, buckets) if unheard else None
+
+
+def plan_rest(wants: Sequence[Want], buckets: Buckets) -> StepPlan | None:
+    """Of those that are heard: whoever has least left to play, with all who can go as far. Where several are about to
+    run dry, as many of them as fit take fewer frames each.
+
     Nobody starves: lead is lost by the clock, and among those without any the one served longest ago goes first.
     """
-    if not wants:
+    queue = sorted((w for w in wants if not w.unheard), key=_turn)
+    if not queue:
         return None
-    unheard = [w for w in wants if w.unheard]
-    if unheard:
-        return _step(sorted(unheard, key=_turn), 1, buckets)
-    queue = sorted(wants, key=_turn)
     frames = _floor(buckets.frame_sizes, queue[0].pending_frames)
     urgent = min(sum(want.lead_s < URGENT_LEAD_S for want in queue), buckets.batch_sizes[-1])
     while urgent > 1 and frames > 1 and not buckets.admits(urgent, frames):

@@ -144,9 +144,10 @@ class EngineSettings:
     """Tunables of the engine; a server's Config turns into this.
 
     `model_dir` is a checkpoint in the official layout (the directory that holds `speech_tokenizer/`)
-    or the speech tokenizer's own directory. `dtype`: float32, bfloat16 or float64. Counts are frames
-    unless the name says otherwise. `thread_count`: cores of one step on a CPU; 0 takes one for a small
-    model and leaves torch its default for a large one.
+    or the speech tokenizer's own directory. `dtype`: float32 (exact, the default), float16, bfloat16
+    (rounded: never chosen by itself) or float64. Counts are frames unless the name says otherwise.
+    `thread_count`: cores of one step on a CPU; 0 takes one for a small model and leaves torch its
+    default for a large one. `compile_step` lets torch compile every shape before it is captured.
     """
 
     model_dir: str
@@ -164,6 +165,7 @@ class EngineSettings:
     max_cached_references: int = 64
     encode: bool = True
     thread_count: int = 0
+    compile_step: bool = False
 
 
 class Engine(Protocol):

@@ -1,7 +1,8 @@
-"""The engine's thread: take commands, plan a step, run it, hand out the sound; then again.
+"""The engine's thread: take commands, plan a step, launch it, hand out the sound; then again.
 
 It alone uses the runner and the sessions. Commands come in through one queue, events leave through each session's
-`post`; a command waits for one step at most. Refuses to know asyncio.
+`post`; a command waits for one step at most. Where the runner has a lane for first frames, an ordinary step is left in
+flight: commands are taken meanwhile, and first frames run beside it and are waited for. Refuses to know asyncio.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from common.errors import Broken, MeshError, NotReady, OutOfOrder
 from common.observer import NOBODY, Observer
 from common.stream import FinishReason
-from services.codec.schedule import Buckets, Row, Want, plan_step
+from services.codec.schedule import Buckets, Row, StepPlan, Want, plan_first, plan_rest, plan_step
 from services.codec.session import Session
 from services.codec.shelf import Shelf
 from services.codec.sound import Samples
@@ -25,15 +27,39 @@ _log = logging.getLogger(__name__)
 
 Command = Callable[[], None]
 
+LOOK_EVERY_S = 0.0002
+"""How often a step in flight is looked at while no command comes: torch tells of its end only who asks. A look costs
+some microseconds, and what has ended lies there for so long at most."""
+
+
+class Launched(Protocol):
+    """A step that the device has."""
+
+    def ready(self) -> bool: ...
+
+    def samples(self) -> list[Samples]: ...
+
 
 class Runner(Protocol):
-    """What the thread needs of the device."""
+    """What the thread needs of the device. `first_buckets` None: steps of first frames are ordinary steps."""
 
     buckets: Buckets
+    first_buckets: Buckets | None
 
-    def decode(self, rows: Sequence[Row]) -> list[Samples]: ...
+    def launch(self, rows: Sequence[Row], *, first: bool = False) -> Launched: ...
 
     def copy_slot(self, source: int, target: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class Flight:
+    """A step from its launch until its sound is handed out; its slots take part in no other one meanwhile."""
+
+    plan: StepPlan
+    sessions: tuple[Session, ...]
+    audible: tuple[bool, ...]
+    launched: Launched
+    began_s: float
 
 
 class Worker:
@@ -61,6 +87,7 @@ class Worker:
         self._max_undelivered = max_undelivered
         self._on_fault = on_fault
         self._steps = 0
+        self._flight: Flight | None = None
         self.fault: MeshError | None = None
         self._thread = threading.Thread(target=self._run, name="codec-engine", daemon=True)
 
@@ -113,15 +140,24 @@ class Worker:
         self._end_all()
 
     def _obey(self) -> bool:
-        """Carry out what waits; with nothing to decode, wait for a command. False: stop."""
-        idle = not self._wants()
-        while idle or not self._commands.empty():
-            command = self._commands.get()
+        """Carry out what waits; with nothing to launch, wait for a command or a look at the step in flight. False:
+        stop."""
+        patience_s = self._patience_s()
+        while True:
+            try:
+                command = self._commands.get(timeout=patience_s)
+            except Empty:
+                return True
             if command is None:
                 return False
             command()
-            idle = False
-        return True
+            patience_s = 0.0
+
+    def _patience_s(self) -> float | None:
+        wants = self._wants()
+        if self._flight is None:
+            return 0.0 if wants else None
+        return 0.0 if any(want.unheard for want in wants) else LOOK_EVERY_S
 
     def _open(self, session: Session, slot: int | None, follows: Session | None) -> None:
         session.slot = slot
@@ -158,30 +194,56 @@ class Worker:
 
     def _wants(self) -> list[Want]:
         now_s = time.perf_counter()
+        busy = () if self._flight is None else self._flight.plan.slots
         return [
             Want(slot, s.pending_frames, s.unheard, s.last_served_step, s.playout.lead_s(now_s))
             for slot, s in self._sessions.items()
-            if s.pending_frames and s.undelivered <= self._max_undelivered
+            if s.pending_frames and slot not in busy and s.undelivered <= self._max_undelivered
         ]
 
     def _step(self) -> None:
-        plan = plan_step(self._wants(), self._runner.buckets)
-        if plan is None:
-            return
-        began = time.perf_counter()
-        sessions = [self._sessions[slot] for slot in plan.slots]
-        audible = [not s.priming for s in sessions]
+        """Launch what can be; hand out first frames as soon as they are made, other sound once it is there."""
+        buckets, first_buckets = self._runner.buckets, self._runner.first_buckets
+        self._land_if_ready()
+        wants = self._wants()
+        first = None if first_buckets is None else plan_first(wants, first_buckets)
+        overtaking = None if first is None else self._launch(first, first=True)
+        if self._flight is None:
+            rest = plan_step(wants, buckets) if first_buckets is None else plan_rest(wants, buckets)
+            self._flight = None if rest is None else self._launch(rest)
+        if overtaking is not None:
+            self._hand_out(overtaking)
+        self._land_if_ready()
+
+    def _launch(self, plan: StepPlan, *, first: bool = False) -> Flight:
+        began_s = time.perf_counter()
+        sessions = tuple(self._sessions[slot] for slot in plan.slots)
+        audible = tuple(not s.priming for s in sessions)
         rows = [Row(slot, s.fresh, s.take(plan.frames)) for slot, s in zip(plan.slots, sessions, strict=True)]
-        samples = self._runner.decode(rows)
-        took_s = time.perf_counter() - began
-        self._observer.step(took_s, len(rows))
-        share = took_s / len(rows)
+        for session in sessions:
+            session.fresh = False
+        return Flight(plan, sessions, audible, self._runner.launch(rows, first=first), began_s)
+
+    def _land_if_ready(self) -> None:
+        flight = self._flight
+        if flight is not None and flight.launched.ready():
+            self._hand_out(flight)
+            self._flight = None
+
+    def _hand_out(self, flight: Flight) -> None:
+        """Wait for the step's sound and send it on; an utterance that has ended meanwhile gets none."""
+        samples = flight.launched.samples()
+        now_s = time.perf_counter()
+        took_s = now_s - flight.began_s
+        self._observer.step(took_s, len(flight.sessions))
         self._steps += 1
-        for session, heard, sound in zip(sessions, audible, samples, strict=True):
-            session.fresh, session.last_served_step = False, self._steps
-            session.compute_s += share
+        for session, heard, sound in zip(flight.sessions, flight.audible, samples, strict=True):
+            if session.reason is not None:
+                continue
+            session.last_served_step = self._steps
+            session.compute_s += took_s / len(flight.sessions)
             if heard:
-                session.playout.sent(plan.frames, began + took_s)
+                session.playout.sent(flight.plan.frames, now_s)
                 session.sound(sound)
             elif not session.priming:
                 self._keep_primed(session)
@@ -193,10 +255,11 @@ class Worker:
             self._runner.copy_slot(session.slot, row)
 
     def _complete(self) -> None:
+        flying = () if self._flight is None else self._flight.sessions
         for session in list(self._sessions.values()):
             if session.fault is not None:
                 self._end(session, FinishReason.FAILED, session.fault)
-            elif session.spoken:
+            elif session.spoken and session not in flying:
                 self._end(session, FinishReason.COMPLETED)
 
     def _end(self, session: Session, reason: FinishReason, error: MeshError | None = None) -> None:

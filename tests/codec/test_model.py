@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from cli.checkpoint.random import write_random
 from common.errors import Broken
 from services.codec.model.config import CodecConfig
-from services.codec.model.conv import Product
+from services.codec.model.conv import Fastest, Product
 from services.codec.model.decoder import Decoder
 from services.codec.model.encoder import load_encoder
 from services.codec.model.mel import log_mel, mel_filters
@@ -205,3 +206,21 @@ def test_a_tone_is_loudest_in_its_own_band() -> None:
     wave = torch.sin(2 * torch.pi * 3000 * torch.arange(24_000) / 24_000)
     band = int(log_mel(wave).mean(dim=1).argmax())
     assert int(mel_filters()[band].argmax()) == pytest.approx(3000 / (24_000 / 1024), abs=1)
+
+
+def test_the_fastest_way_is_found_once_for_each_shape() -> None:
+    asked: list[str] = []
+    cost = {("a", 1): 2.0, ("b", 1): 1.0, ("a", 2): 1.0, ("b", 2): 2.0}
+
+    def way(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
+        def run(x: torch.Tensor) -> torch.Tensor:
+            asked.append(name)
+            return x
+
+        run.__name__ = name
+        return run
+
+    fastest = Fastest([way("a"), way("b")], lambda way, x: cost[way.__name__, x.shape[0]])
+    for rows in (1, 2, 1):
+        fastest(torch.zeros(rows, 3, 2))
+    assert asked == ["b", "a", "b"]

@@ -14,9 +14,9 @@ from common.errors import Broken
 from common.stream import FinishReason
 from services.codec.schedule import Buckets, Row
 from services.codec.session import Session
-from services.codec.sound import Samples, SoundFormat
+from services.codec.sound import SoundFormat
 from services.codec.types import AudioBatch, Codes, Encoding, Ended, Event
-from services.codec.worker import Worker
+from services.codec.worker import Launched, Worker
 from tests.codec.hearing import random_codes
 
 
@@ -24,6 +24,7 @@ class CountingDevice:
     """Remembers its steps; each waits for a permit, so that a test decides what is fed between two."""
 
     buckets = Buckets((1, 2, 4), (1, 2, 4), step_frames=8, pad_rows=False)
+    first_buckets: Buckets | None = None
 
     def __init__(self) -> None:
         self.steps: list[list[tuple[int, int]]] = []
@@ -32,13 +33,15 @@ class CountingDevice:
         self.begun: queue.SimpleQueue[int] = queue.SimpleQueue()
         self.broken = False
 
-    def decode(self, rows: Sequence[Row]) -> list[Samples]:
+    def launch(self, rows: Sequence[Row], *, first: bool = False) -> Launched:
+        assert not first, "there is one lane here"
         self.begun.put(len(self.steps))
         assert self.permits.acquire(timeout=10)
         if self.broken:
             raise RuntimeError("device lost")
         self.steps.append([(row.slot, len(row.codes)) for row in rows])
-        return [np.zeros(1920 * len(row.codes), np.float32) for row in rows]
+        silence = [np.zeros(1920 * len(row.codes), np.float32) for row in rows]
+        return SimpleNamespace(ready=lambda: True, samples=lambda: silence)
 
     def copy_slot(self, source: int, target: int) -> None:
         self.copies.append((source, target))
@@ -164,3 +167,100 @@ def test_a_device_fault_is_told_once(device: CountingDevice) -> None:
     running.stop()
     running.join()
     assert told == [running.fault]
+
+
+class TwoLanes:
+    """Ordinary steps end when the test says so; those of first frames at once."""
+
+    buckets = Buckets((1, 2, 4), (1, 2, 4), step_frames=8, pad_rows=True)
+    first_buckets = Buckets((1, 2), (1,), step_frames=2, pad_rows=True)
+
+    def __init__(self) -> None:
+        self.steps: queue.SimpleQueue[tuple[bool, list[tuple[int, bool]]]] = queue.SimpleQueue()
+        self.landing: set[int] = set()
+        self.may_land = threading.Event()
+
+    def launch(self, rows: Sequence[Row], *, first: bool = False) -> Launched:
+        slots = {row.slot for row in rows}
+        assert not slots & self.landing, "a row is in two steps at once"
+        if not first:
+            self.landing |= slots
+        self.steps.put((first, [(row.slot, row.fresh) for row in rows]))
+        silence = [np.zeros(1920 * len(row.codes), np.float32) for row in rows]
+
+        def samples() -> list[np.ndarray]:
+            self.landing -= slots
+            return silence
+
+        return SimpleNamespace(ready=lambda: first or self.may_land.is_set(), samples=samples)
+
+    def copy_slot(self, source: int, target: int) -> None:
+        assert not {source, target} & self.landing
+
+
+@pytest.fixture
+def laned() -> Iterator[tuple[TwoLanes, Worker]]:
+    device = TwoLanes()
+    running = Worker(device, slots=4, parked=2, primed=1, max_undelivered=100)
+    running.start()
+    yield device, running
+    device.may_land.set()
+    running.stop()
+    running.join()
+
+
+def heard_once(worker: Worker, device: TwoLanes, slot: int) -> Ears:
+    """A session whose first frame is out and whose next ones are in flight."""
+    ears = Ears(worker, slot)
+    worker.feed(ears.session, random_codes(4))
+    assert device.steps.get(timeout=10) == (True, [(slot, True)])
+    assert isinstance(ears.events.get(timeout=10), AudioBatch)
+    assert device.steps.get(timeout=10) == (False, [(slot, False)])
+    return ears
+
+
+def test_a_first_frame_is_heard_while_another_step_is_in_flight(laned: tuple[TwoLanes, Worker]) -> None:
+    device, worker = laned
+    long = heard_once(worker, device, 0)
+    new = Ears(worker, 1)
+    worker.feed(new.session, random_codes(1))
+    worker.flush(new.session)
+    assert new.end().reason is FinishReason.COMPLETED
+    worker.flush(long.session)
+    device.may_land.set()
+    assert (long.end().reason, long.session.frames_taken) == (FinishReason.COMPLETED, 4)
+
+
+def test_a_cancel_does_not_wait_for_the_step_in_flight_but_the_next_tenant_does(
+    laned: tuple[TwoLanes, Worker],
+) -> None:
+    device, worker = laned
+    ears = heard_once(worker, device, 0)
+    worker.cancel(ears.session)
+    assert ears.end().reason is FinishReason.CANCELLED
+    tenant = Ears(worker, 0)
+    worker.feed(tenant.session, random_codes(1))
+    with pytest.raises(queue.Empty):
+        device.steps.get(timeout=0.05)
+    device.may_land.set()
+    assert device.steps.get(timeout=10) == (True, [(0, True)])
+    assert ears.events.empty(), "nothing may follow the end"
+
+
+def test_an_utterance_does_not_complete_before_its_last_step_has_landed(laned: tuple[TwoLanes, Worker]) -> None:
+    device, worker = laned
+    ears = heard_once(worker, device, 0)
+    worker.flush(ears.session)
+    other = Ears(worker, 1)
+    worker.feed(other.session, random_codes(1))
+    worker.flush(other.session)
+    other.end()
+    assert ears.events.empty()
+    device.may_land.set()
+    assert sum(event.frame_count for event in iter_events(ears)) == 3
+
+
+def iter_events(ears: Ears) -> Iterator[AudioBatch]:
+    while not isinstance(event := ears.events.get(timeout=10), Ended):
+        assert isinstance(event, AudioBatch)
+        yield event

@@ -10,6 +10,7 @@ import grpc
 import pytest
 from voicemesh.codec.v1 import codec_pb2
 
+from common.serving.run import start_in_turn
 from common.status import error_of_call
 from tests.common.service import Stub, dialled, failed, launched, process
 from tests.mesh.processes import read_ready_lines
@@ -122,6 +123,30 @@ async def test_a_signal_while_starting_ends_at_once() -> None:
         child.send_signal(signal.SIGTERM)
         said, _ = await asyncio.to_thread(child.communicate, None, 10)
         assert (child.returncode, said) == (0, b"")
+
+
+class Starting:
+    """A part that tells when it begins to start and when it has."""
+
+    def __init__(self, name: str, told: list[str], fails: bool = False) -> None:
+        self._name, self._told, self._fails = name, told, fails
+
+    async def start(self) -> None:
+        self._told.append(f"{self._name} begins")
+        await asyncio.sleep(0)
+        if self._fails:
+            raise OSError(self._name)
+        self._told.append(f"{self._name} ready")
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_parts_of_one_process_start_one_after_another() -> None:
+    told, turn = list[str](), asyncio.Lock()
+    parts = [Starting("a", told), Starting("b", told, fails=True), Starting("c", told)]
+    await asyncio.gather(*(start_in_turn(part, turn) for part in parts), return_exceptions=True)
+    assert told == ["a begins", "a ready", "b begins", "c begins", "c ready"]
 
 
 async def test_every_line_of_the_log_is_json_and_metrics_are_served() -> None:

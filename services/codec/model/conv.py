@@ -3,12 +3,14 @@
 On the CPU the weights are packed once in the layout oneDNN wants for the shape at hand; torch's public
 convolution repacks them on every call, and its matrix product (MKL) stays on AVX2 on AMD processors.
 Measured on 2 cores of an AVX-512 EPYC, float32, 768 → 768 channels, kernel 7, 32 columns: 0.6 ms packed,
-2.6 ms `conv1d`, 2.1 ms unfolded matrix product. This file refuses to know what the products are for.
+2.6 ms `conv1d`, 2.1 ms unfolded matrix product. On a GPU whichever is faster there, cuDNN's convolution or the
+unfolded product, is found for each shape when it is first seen. This file refuses to know what the products are for.
 """
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +25,8 @@ _CAN_PACK = all(hasattr(_OPS, name) for name in ("_convolution_pointwise", "data
 _PLAIN_WEIGHTS, _PLAIN_PRODUCTS = 2**18, 2**20
 """A packed call costs 25 µs before it computes; linear layers of so few weights and multiplications are faster without
 (128 → 384, one row: 5 µs against 26; 96 → 96, 32 rows: 9 against 27), while large cold weights are not."""
+
+_MEASURED_RUNS = 5
 
 
 class Product:
@@ -40,6 +44,9 @@ class Product:
         if flat or self.taps == 1:
             weight = weight.transpose(1, 2).reshape(weight.shape[0], -1, 1)  # [O, K·I]
         self._flat = weight.shape[2] == 1
+        self._ways: Fastest | None = None
+        if weight.device.type == "cuda" and not self._flat:
+            self._ways = Fastest([self._convolve, Product(weight, bias, dilation=dilation, flat=True)])
         packs = _CAN_PACK and weight.device.type == "cpu" and weight.dtype in _PACKED_DTYPES
         self._weight = weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)  # [O, I, 1, K]
         self._packings: dict[tuple[int, int], Tensor] | None = {} if packs else None
@@ -50,6 +57,8 @@ class Product:
         return (self.taps - 1) * self.dilation
 
     def __call__(self, x: Tensor) -> Tensor:
+        if self._ways is not None:
+            return self._ways(x)
         if not self._flat:
             return self._convolve(x)
         batch, length = x.shape[0], x.shape[1] - self.columns
@@ -87,6 +96,41 @@ class Product:
             packed = reorder(self._weight.to_mkldnn(), (0, 0), (1, 1), dilation, 1, image.shape)
             packings[shape] = next((p for p in packings.values() if _same_bytes(p, packed)), packed)
         return packings[shape]
+
+
+class Fastest:
+    """Of equal ways to compute [B, L, I] → [B, M, O] the one that took least when that (B, L) was first seen; the
+    first where nobody may measure, in a capture or a compiler. Every shape is seen before it is captured."""
+
+    def __init__(
+        self,
+        ways: Sequence[Callable[[Tensor], Tensor]],
+        seconds: Callable[[Callable[[Tensor], Tensor], Tensor], float] | None = None,
+    ) -> None:
+        self._ways, self._seconds = ways, seconds or _seconds_on_gpu
+        self._chosen: dict[tuple[int, int], int] = {}
+
+    def __call__(self, x: Tensor) -> Tensor:
+        shape = (x.shape[0], x.shape[1])
+        if shape not in self._chosen and not _is_recorded():
+            times = [self._seconds(way, x) for way in self._ways]
+            self._chosen[shape] = times.index(min(times))
+        return self._ways[self._chosen.get(shape, 0)](x)
+
+
+def _is_recorded() -> bool:
+    return torch.compiler.is_compiling() or (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing())
+
+
+def _seconds_on_gpu(way: Callable[[Tensor], Tensor], x: Tensor) -> float:
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    way(x)  # the library tries its algorithms
+    begin.record()
+    for _ in range(_MEASURED_RUNS):
+        way(x)
+    end.record()
+    end.synchronize()
+    return float(begin.elapsed_time(end)) / 1000
 
 
 def _same_bytes(a: Tensor, b: Tensor) -> bool:

@@ -94,24 +94,47 @@ class Decoder:
         return x.squeeze(2).to(wide).clamp(-1.0, 1.0)
 
 
+FusedSnake = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+"""`fused.snake`: x, alpha, inverse_beta, past, kept → the past and the activation behind it."""
+
+
 @dataclass
 class Snake:
-    """x + sin²(αx)/β, with `alpha` = e^α and `inverse_beta` = 1/(e^β + 1e-9) folded at load; both [C]."""
+    """x + sin²(αx)/β, with `alpha` = e^α and `inverse_beta` = 1/(e^β + 1e-9) folded at load; both [C].
+
+    With `fused` one kernel does it all; without, torch does.
+    """
 
     alpha: Tensor
     inverse_beta: Tensor
+    fused: FusedSnake | None = None
 
-    def into(self, x: Tensor, out: Tensor) -> None:
+    def alone(self, x: Tensor) -> Tensor:
+        """x [B, L, C] → the same."""
+        if self.fused is not None:
+            nothing = x[:, :0]
+            return self.fused(x, self.alpha, self.inverse_beta, nothing, nothing)
+        out = torch.empty_like(x)
+        self._into(x, out)
+        return out
+
+    def behind(self, tail: Tail, x: Tensor, step: Step) -> Tensor:
+        """x [B, L, C] → [B, columns + L, C]: what the tail remembers, then the activation; its end is remembered."""
+        if self.fused is not None:
+            return self.fused(x, self.alpha, self.inverse_beta, step.past(tail), step.kept(tail))
+        buffer, body = step.open(tail, x.shape[1])
+        self._into(x, body)
+        step.keep(tail, buffer)
+        return buffer
+
+    def _into(self, x: Tensor, out: Tensor) -> None:
         s = (x * self.alpha).sin_().square_()
         torch.addcmul(x, s, self.inverse_beta, out=out)
 
 
 def snaked(snake: Snake, conv: CausalConv, x: Tensor, step: Step) -> Tensor:
     """conv(snake(x)), the activation written straight behind the convolution's past."""
-    buffer, body = step.open(conv.tail, x.shape[1])
-    snake.into(x, body)
-    step.keep(conv.tail, buffer)
-    return conv.product(buffer)
+    return conv.product(snake.behind(conv.tail, x, step))
 
 
 @dataclass
@@ -193,9 +216,7 @@ class Residual:
 
     def __call__(self, x: Tensor, step: Step) -> Tensor:
         y = snaked(self.snake_wide, self.wide, x, step)
-        activated = torch.empty_like(y)
-        self.snake_point.into(y, activated)
-        return self.point(activated).add_(x)
+        return self.point(self.snake_point.alone(y)).add_(x)
 
 
 @dataclass

@@ -86,17 +86,24 @@ class Step:
         self.places = self.positions % ring  # [B, T]
         self.visible = _visible(self.positions, ring, window).unsqueeze(1)  # [B, 1, T, R]
 
+    def past(self, tail: Tail) -> Tensor:
+        """What the tail remembers: [B, columns, C]."""
+        return self._tails[:, tail.offset : tail.end].view(-1, tail.columns, tail.channels)
+
+    def kept(self, tail: Tail) -> Tensor:
+        """Where to write what it shall remember: [B, columns, C]."""
+        return self._new_tails[:, tail.offset : tail.end].view(-1, tail.columns, tail.channels)
+
     def open(self, tail: Tail, length: int) -> tuple[Tensor, Tensor]:
         """A buffer [B, columns + length, C] that begins with the past, and the part of it to fill: [B, length, C]."""
-        past = self._tails[:, tail.offset : tail.end].view(-1, tail.columns, tail.channels)
+        past = self.past(tail)
         buffer = past.new_empty(past.shape[0], tail.columns + length, tail.channels)
         buffer[:, : tail.columns] = past
         return buffer, buffer[:, tail.columns :]
 
     def keep(self, tail: Tail, buffer: Tensor) -> None:
         """Remember the end of a filled buffer for the next call."""
-        kept = self._new_tails[:, tail.offset : tail.end].view(-1, tail.columns, tail.channels)
-        kept.copy_(buffer[:, buffer.shape[1] - tail.columns :])
+        self.kept(tail).copy_(buffer[:, buffer.shape[1] - tail.columns :])
 
     def with_past(self, tail: Tail, x: Tensor) -> Tensor:
         """x [B, L, C] with the tail's columns before it; remembers its end."""

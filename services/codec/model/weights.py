@@ -14,7 +14,18 @@ from torch import Tensor
 from services.codec.model.checkpoint import Tensors
 from services.codec.model.config import CodecConfig, DecoderConfig
 from services.codec.model.conv import Product
-from services.codec.model.decoder import Block, Decoder, Layer, Norm, Residual, Snake, Transformer, Upsample, layer_norm
+from services.codec.model.decoder import (
+    Block,
+    Decoder,
+    FusedSnake,
+    Layer,
+    Norm,
+    Residual,
+    Snake,
+    Transformer,
+    Upsample,
+    layer_norm,
+)
 from services.codec.model.streaming import CausalConv, Rotary, TailPlan
 
 DILATIONS = (1, 3, 9)
@@ -23,10 +34,12 @@ SNAKE_EPS = 1e-9
 USAGE_EPS = 1e-5
 
 
-def load_decoder(config: CodecConfig, *, device: torch.device, dtype: torch.dtype) -> Decoder:
+def load_decoder(
+    config: CodecConfig, *, device: torch.device, dtype: torch.dtype, fused: FusedSnake | None = None
+) -> Decoder:
     """The decoder of a checkpoint on a device. Broken when a tensor is missing, misshapen or unknown."""
     tensors = Tensors(config.directory, "decoder.")
-    decoder = _Builder(config.decoder, tensors, device, dtype).build()
+    decoder = _Builder(config.decoder, tensors, device, dtype, fused).build()
     tensors.finish()
     return decoder
 
@@ -43,6 +56,7 @@ class _Builder:
     tensors: Tensors
     device: torch.device
     dtype: torch.dtype
+    fused: FusedSnake | None
 
     def __post_init__(self) -> None:
         self.plan = TailPlan()
@@ -162,7 +176,7 @@ class _Builder:
     def snake(self, prefix: str, channels: int) -> Snake:
         take = self.tensors.take
         alpha, beta = take(f"{prefix}.alpha", channels).exp(), take(f"{prefix}.beta", channels).exp()
-        return Snake(alpha=self.place(alpha), inverse_beta=self.place(1.0 / (beta + SNAKE_EPS)))
+        return Snake(self.place(alpha), self.place(1.0 / (beta + SNAKE_EPS)), self.fused)
 
     def block(self, prefix: str, channels: int, stride: int, *, flat: bool) -> Block:
         take, out = self.tensors.take, channels // 2
