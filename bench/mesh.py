@@ -1,28 +1,31 @@
 """What a caller of the gateway waits for: first byte, first playable, first audible, real-time factor, underruns.
 
 Closed bursts: N answers at once, and the next N when all are over. Poisson arrivals: answers begin at random moments,
-R a second, whatever still runs. Times count from the moment the text is written to the stream; the player
-(bench/playback.py) starts with `--prebuffer-ms` of sound and then never waits. Every load runs once for each seed;
-texts, lengths and moments follow from it (bench/loads.py).
+R a second, whatever still runs. Real-time streams: N listeners at once, packets of four frames, delivered by the
+gateway on a playout clock (`paced`), which puts silence where speech is late: none may be needed. Times count from the
+moment the text is written to the stream; the player (bench/playback.py) starts with `--prebuffer-ms` of sound and then
+never waits. Every load runs once for each seed; texts, lengths and moments follow from it (bench/loads.py).
 
-`--model DIR` and `--like SIZE` (random weights) start tts_lm, codec and gateway as processes on this machine and tell
-their steps, memory and prefixes beside; `--prefix-cache both` runs all with the prefixes kept and again with none.
-`--gateway` measures one that runs. Without any of them a gateway over toy stages (tests/fakes.py) is started, which
-answer at once or after `--step-s` a frame: what then remains is the path itself. `hops` is that path alone: a letter
-into an open utterance and its sound back, six hops, one letter at a time; `stop` is from a caller's stop to the end of
-the utterance.
+`--model DIR` and `--like SIZE` (random weights) start tts_lm, codec (one process with it on a GPU) and gateway here and
+tell their steps, memory and prefixes beside; `--prefix-cache both` runs all with the prefixes kept and again with none.
+`--gateways N` starts so many gateways over the same stages, and callers take turns among them. `--gateway` measures
+those that run. Without any of them a gateway over toy stages (tests/fakes.py) is started, which answer at once or after
+`--step-s` a frame: what then remains is the path itself. `hops` is that path alone: a letter into an open utterance and
+its sound back, six hops, one letter at a time; `stop` is from a caller's stop to the end of the utterance.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
+import random
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +35,7 @@ import uvloop
 from voicemesh.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from voicemesh.stream.v1 import stream_pb2
 
-from bench.loads import Line, arrivals, lines
+from bench.loads import FRAME_RATE_HZ, SENTENCES, Line, arrivals, lines
 from bench.playback import Heard, Packet, play
 from bench.report import ROOT, Report, summarise
 from bench.running import Between, Mesh, Page, real_mesh, toy_mesh
@@ -40,6 +43,7 @@ from bench.running import Between, Mesh, Page, real_mesh, toy_mesh
 RATE_HZ = 24000
 LETTER = "c"  # one frame in the toy's count
 LETTERS_PER_UTTERANCE = 100
+STEADY_FRAMES = 4
 TEXT = "It was a bright cold day in spring, and the clocks were striking."
 STEP = "voicemesh_tts_lm_step_duration_seconds"
 Stub: Any = gateway_pb2_grpc.SpeechServiceStub
@@ -51,17 +55,24 @@ class Outcome:
 
     heard: Heard | None
     reason: str
+    silent_s: float = 0.0
+    """Silence that a pacing gateway put where speech was late."""
 
 
-async def answer(channel: grpc.aio.Channel, line: Line, arguments: argparse.Namespace) -> Outcome:
-    """Ask for one answer and listen to its end."""
+async def answer(
+    channel: grpc.aio.Channel, line: Line, arguments: argparse.Namespace, *, real_time: bool = False
+) -> Outcome:
+    """Ask for one answer and listen to its end. `real_time`: packets of four frames, as a player takes them."""
     call = Stub(channel).Synthesize()
     request = gateway_pb2.SynthesizeRequest(start=gateway_pb2.SynthesizeStart())
     request.start.speech.max_frames = line.max_frames
     request.start.speech.sampling.seed = line.seed
+    if real_time:
+        request.start.paced = True
+        request.start.speech.packet_ramp.frames.append(STEADY_FRAMES)
     if arguments.voice:
         request.start.speech.voice.name = arguments.voice
-    began_s = time.perf_counter()
+    began_s, silent_s = time.perf_counter(), 0.0
     packets: list[Packet] = []
     try:
         await call.write(request)
@@ -71,13 +82,15 @@ async def answer(channel: grpc.aio.Channel, line: Line, arguments: argparse.Name
         reason = "LOST"
         while (response := await call.read()) is not grpc.aio.EOF:
             if response.WhichOneof("payload") == "audio":
+                silent_s += response.audio.duration.ToNanoseconds() / 1e9 if not response.audio.frame_count else 0.0
                 packets.append(Packet(time.perf_counter() - began_s, response.audio.payload))
             elif response.WhichOneof("payload") == "ended":
                 reason = stream_pb2.FinishReason.Name(response.ended.reason).removeprefix("FINISH_REASON_")
     except grpc.aio.AioRpcError as error:
         reason = error.code().name
     is_whole = reason in ("COMPLETED", "LENGTH") and packets
-    return Outcome(play(packets, RATE_HZ, arguments.prebuffer_ms / 1000) if is_whole else None, reason)
+    heard = play(packets, RATE_HZ, arguments.prebuffer_ms / 1000) if is_whole else None
+    return Outcome(heard, reason, silent_s if real_time else 0.0)
 
 
 Ask = Callable[[Line], Any]
@@ -101,6 +114,17 @@ async def poisson(ask: Ask, said: Iterator[Line], moments: Sequence[float]) -> l
             await asyncio.sleep(max(0.0, began_s + at_s - loop.time()))
             answers.append(group.create_task(ask(next(said))))
     return [task.result() for task in answers]
+
+
+async def streams(ask: Ask, count: int, seconds: float, seed: int) -> list[Outcome]:
+    """So many listeners at once, each in real time for so long; they come within the first second."""
+    draw, frames = random.Random(seed), STEADY_FRAMES * max(1, round(seconds * FRAME_RATE_HZ / STEADY_FRAMES))
+
+    async def one(after_s: float) -> Outcome:
+        await asyncio.sleep(after_s)
+        return await ask(Line(SENTENCES[-1] * (frames // 20 + 1), frames, draw.getrandbits(32)))
+
+    return list(await asyncio.gather(*(one(i / count) for i in range(count))))
 
 
 async def hops(channel: grpc.aio.Channel, count: int) -> list[float]:
@@ -152,6 +176,10 @@ def tell(report: Report, seeds: Sequence[Sequence[Outcome]], **where: Any) -> No
         report.add("missing_s", [each.missing_s for each in heard], **where)
         report.value("underruns", sum(each.underruns for each in heard), **where)
         report.value("audio_s", sum(each.audio_s for each in heard), **where)
+        if where["load"] == "streams":
+            report.value("silence_s", sum(outcome.silent_s for outcome in outcomes), **where)
+            clean = sum(o.heard is not None and not o.heard.underruns and not o.silent_s for o in outcomes)
+            report.value("answers_without_a_gap", clean, **where)
         if len(seeds) > 1:
             firsts = [[o.heard.first_byte_s for o in taken if o.heard is not None] for taken in seeds]
             report.add("first_byte_p95_of_a_seed_s", [summarise(s)["p95"] for s in firsts if s], **where)
@@ -191,14 +219,19 @@ def tell_stages(report: Report, mesh: Mesh, before: dict[str, Page], after: dict
 
 
 async def measure_loads(
-    report: Report, address: str, mesh: Mesh | None, arguments: argparse.Namespace, **on: Any
+    report: Report, addresses: Sequence[str], mesh: Mesh | None, arguments: argparse.Namespace, **on: Any
 ) -> None:
-    """Every load of the command line, for every seed."""
+    """Every load of the command line, for every seed. Each answer goes to the next gateway."""
     natural = bool(arguments.gateway or arguments.model or not arguments.like)
-    async with grpc.aio.insecure_channel(address) as channel:
+    async with AsyncExitStack() as open_channels:
+        channels = [await open_channels.enter_async_context(grpc.aio.insecure_channel(each)) for each in addresses]
+        channel, turns = channels[0], itertools.cycle(channels)
 
         async def ask(line: Line) -> Outcome:
-            return await answer(channel, line, arguments)
+            return await answer(next(turns), line, arguments)
+
+        async def ask_in_real_time(line: Line) -> Outcome:
+            return await answer(next(turns), line, arguments, real_time=True)
 
         def said(seed: int) -> Iterator[Line]:
             if arguments.text:
@@ -215,11 +248,14 @@ async def measure_loads(
             report.add("stop_s", await stops(channel, arguments.stops))
         loads: list[dict[str, Any]] = [{"load": "burst", "at_once": size} for size in arguments.bursts]
         loads += [{"load": "poisson", "per_s": rate} for rate in arguments.rates]
+        loads += [{"load": "streams", "streams": count} for count in arguments.streams]
         for where in loads:
             before, used_s = await pages(mesh), processor(mesh)
             taken: list[list[Outcome]] = []
             for seed in range(1, arguments.seeds + 1):
-                if where["load"] == "burst":
+                if where["load"] == "streams":
+                    taken.append(await streams(ask_in_real_time, where["streams"], arguments.seconds, seed))
+                elif where["load"] == "burst":
                     taken.append(await burst(ask, said(seed), where["at_once"], arguments.rounds))
                 else:
                     taken.append(await poisson(ask, said(seed), arrivals(seed, where["per_s"], arguments.seconds)))
@@ -234,16 +270,18 @@ async def measure_loads(
 
 def meshes(model: str, arguments: argparse.Namespace) -> list[tuple[dict[str, str], AbstractAsyncContextManager[Mesh]]]:
     """What to start, one after the other, and what the figures of each are called."""
-    most = max([*arguments.bursts, arguments.slots])
+    most = max([*arguments.bursts, *arguments.streams, arguments.slots])
     if not model:
-        return [({}, toy_mesh(max(most, 256), arguments.step_s))]
+        return [({}, toy_mesh(max(most, 256), arguments.step_s, arguments.gateways))]
     talker, codec = ["--device", arguments.device, "--dtype", arguments.dtype], ["--device", arguments.device]
     if arguments.threads:
         talker += ["--thread-count", str(arguments.threads)]
+    processes = arguments.speech_processes or (1 if arguments.device.startswith("cuda") else 2)
     made: list[tuple[dict[str, str], AbstractAsyncContextManager[Mesh]]] = []
     for kept in {"on": ["on"], "off": ["off"], "both": ["on", "off"]}[arguments.prefix_cache]:
         flags = [*talker, *([] if kept == "on" else ["--prefix-positions", "0"])]
-        made.append(({"prefix_cache": kept}, real_mesh(model, most, flags, codec)))
+        starting = real_mesh(model, most, flags, codec, arguments.gateways, processes)
+        made.append(({"prefix_cache": kept}, starting))
     return made
 
 
@@ -265,12 +303,12 @@ async def measure(arguments: argparse.Namespace) -> Report:
     """Everything that was asked for, one load after another."""
     report = Report("mesh", {key: value for key, value in vars(arguments).items() if key != "json"})
     if arguments.gateway:
-        await measure_loads(report, arguments.gateway, None, arguments)
+        await measure_loads(report, arguments.gateway.split(","), None, arguments)
         return report
     async with checkpoint(arguments) as directory:
         for on, starting in meshes(directory, arguments):
             async with starting as mesh:
-                await measure_loads(report, mesh.gateway, mesh, arguments, **on)
+                await measure_loads(report, mesh.gateways, mesh, arguments, **on)
     return report
 
 
@@ -290,13 +328,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="voicemesh bench mesh", description=(__doc__ or "").split("\n", 1)[0])
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--gateway", metavar="ADDRESS", help="the one to measure; without it, one that is started")
+    which.add_argument("--gateway", metavar="ADDRESS,…", help="those to measure; without it, some that are started")
     which.add_argument("--model", metavar="DIR", type=_from_root, help="over real stages with this checkpoint")
     which.add_argument("--like", choices=["tiny", "0.6B", "1.7B"], help="over real stages with random weights")
     parser.add_argument("--bursts", type=_integers, default=[1, 3, 6, 8, 32, 128], help="answers at once")
     parser.add_argument("--rounds", type=int, default=3, help="of each burst and seed")
     parser.add_argument("--rates", type=_numbers, default=[1.0, 10.0, 20.0, 30.0], help="arrivals a second")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each rate and seed")
+    parser.add_argument("--streams", type=_integers, default=[], help="listeners at once in real time, for --seconds")
+    parser.add_argument("--speech-processes", type=int, choices=(1, 2), help="default: one on a GPU")
+    parser.add_argument("--gateways", type=int, default=1, help="gateway processes to start")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each rate, of each stream, and seed")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--slots", type=int, default=32, help="of each real stage, at least the largest burst")
     parser.add_argument("--device", default="cpu", help="of both stages: cpu, cuda or cuda:N")

@@ -1,8 +1,8 @@
 """What this machine's memory and arithmetic give at most, measured beside a benchmark; and what a frame asks of them.
 
 Rates are the best of several short runs: of reading memory in order (torch and the compiled kernels, whichever reads
-faster) and of float32 multiply-adds in one large product. A frame's floor is the larger of bytes over the one and
-operations over the other.
+faster) and of float32 multiply-adds in one large product; on a GPU of a copy, counting what is read and written, and of
+bfloat16 and float32 products. A frame's floor is the larger of bytes over the one and operations over the other.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -61,6 +62,45 @@ def _native_readers(numbers: torch.Tensor, threads: int) -> list[Callable[[], ob
     return [lambda: library.product(x, matrix)]
 
 
+GPU_COPY_BYTES = 2 << 30
+GPU_PRODUCT_SIZE = {torch.bfloat16: 8192, torch.float32: 4096}
+CHAIN = 200
+
+
+def measure_gpu(device: str, dtype: torch.dtype = torch.bfloat16) -> Machine:
+    """Copy bandwidth and the rate of products of `dtype` (float32 ones are whole, not TF32), medians of ten."""
+    both = torch.randn(2, GPU_COPY_BYTES // 4, device=device)
+    copy_s = _median_on_gpu(lambda: both[1].copy_(both[0]))
+    size = GPU_PRODUCT_SIZE[dtype]
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    return Machine(2 * GPU_COPY_BYTES / copy_s, 2 * size**3 / _median_on_gpu(lambda: a @ b))
+
+
+def graph_kernel_s(device: str) -> float:
+    """What one of many tiny kernels costs that wait for each other in a replayed graph: launch and dependency alone."""
+    x = torch.zeros(32, device=device)
+    graph = torch.cuda.CUDAGraph()
+    x.add_(1.0)
+    torch.cuda.synchronize()
+    with torch.cuda.graph(graph):
+        for _ in range(CHAIN):
+            x.add_(1.0)
+    return _median_on_gpu(graph.replay) / CHAIN
+
+
+def _median_on_gpu(run: Callable[[], object]) -> float:
+    """Seconds by the device's own clock; three runs go before."""
+    times = []
+    for _ in range(13):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        run()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end) / 1000)
+    return sorted(times[3:])[5]
+
+
 def _least(run: Callable[[], object]) -> float:
     times = []
     for _ in range(RUNS):
@@ -100,6 +140,29 @@ def talker_frame(weights: object, config: object, context: int) -> Frame:
     # The predictor's first pass has two rows.
     operations = sum(2 * times * part[1] for times, part in parts) + 2 * stack(weights.predictor)[1] + attention
     return Frame(byte_count, operations)
+
+
+def talker_step(config: object, rows: int, context: int, item_bytes: int) -> Frame:
+    """What one step of `rows` sequences reads and computes, each with `context` positions: weights once for all of
+    them (the predictor's for each pass), keys and values for each. `config` is a `ModelConfig` of tts_lm."""
+    from services.tts_lm.model.config import ModelConfig
+
+    assert isinstance(config, ModelConfig)
+
+    def stack(block: Any) -> int:
+        heads = (2 * block.head_count + 2 * block.kv_head_count) * block.head_size
+        return block.layer_count * block.hidden_size * (heads + 3 * block.intermediate_size)
+
+    passes = config.codebook_count - 1
+    talker = stack(config.talker) + config.codec_vocab_size * config.talker.hidden_size
+    predictor = passes * (stack(config.predictor) + config.codebook_size * config.predictor.hidden_size)
+    block = config.talker
+    keys = context * block.layer_count * 2 * block.kv_head_count * block.head_size
+    attention = 2 * keys * block.head_count // block.kv_head_count
+    first_pass = stack(config.predictor)  # has two rows
+    return Frame(
+        item_bytes * (talker + predictor + rows * keys), rows * (2 * (talker + predictor + first_pass) + attention)
+    )
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.request import urlopen
@@ -84,10 +84,15 @@ class Between:
 
 @dataclass
 class Mesh:
-    """What was started, by name; `gateway` is where callers go."""
+    """What was started, by name; `gateways` is where callers go, each to the next."""
 
-    gateway: str
+    gateways: list[str]
     processes: dict[str, Process] = field(default_factory=dict)
+
+    @property
+    def gateway(self) -> str:
+        """The first one."""
+        return self.gateways[0]
 
 
 def free_port() -> int:
@@ -100,53 +105,95 @@ def free_port() -> int:
 @asynccontextmanager
 async def process(name: str, module: str, *arguments: str) -> AsyncIterator[Process]:
     """`python -m module` with those arguments, READY."""
-    metrics_port = free_port()
+    port = free_port()
+    async with _started(name, (module, *arguments, *_listening(port))) as child:
+        yield Process(name, child.pid, await _address(child, name), port)
+
+
+@asynccontextmanager
+async def speech_process(talker: Sequence[str], codec: Sequence[str]) -> AsyncIterator[tuple[Process, Process]]:
+    """Both speech stages in one process, as `serve speech` has them on a GPU."""
+    ports = {"tts_lm": free_port(), "codec": free_port()}
+    flags = (*talker, *_listening(ports["tts_lm"]), "--", *codec, *_listening(ports["codec"]))
+    async with _started("speech", ("cli.speech", *flags)) as child:
+        lines = [await _ready_line(child, "speech") for _ in ports]
+        found = {line["service"]: line["address"] for line in lines}
+        tts_lm, decoder = (Process(name, child.pid, found[name], port) for name, port in ports.items())
+        yield tts_lm, decoder
+
+
+def _listening(metrics_port: int) -> tuple[str, ...]:
+    return ("--port", "0", "--metrics-port", str(metrics_port), "--log-level", "ERROR")
+
+
+@asynccontextmanager
+async def _started(name: str, module: Sequence[str]) -> AsyncIterator[asyncio.subprocess.Process]:
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", module, *arguments, "--port", "0", "--metrics-port", str(metrics_port)),
-        *("--log-level", "ERROR"),
+        *(sys.executable, "-m", *module),
         stdout=asyncio.subprocess.PIPE,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "gen")])},
     )
-    assert child.stdout is not None
     try:
-        line = await child.stdout.readline()
-        if not line:
-            raise SystemExit(f"{name} could not start: exit code {await child.wait()}")
-        yield Process(name, child.pid, json.loads(line)["address"], metrics_port)
+        yield child
     finally:
         if child.returncode is None:
             child.terminate()
         await child.wait()
 
 
+async def _ready_line(child: asyncio.subprocess.Process, name: str) -> dict[str, str]:
+    assert child.stdout is not None
+    line = await child.stdout.readline()
+    if not line:
+        raise SystemExit(f"{name} could not start: exit code {await child.wait()}")
+    told: dict[str, str] = json.loads(line)
+    return told
+
+
+async def _address(child: asyncio.subprocess.Process, name: str) -> str:
+    return (await _ready_line(child, name))["address"]
+
+
 @asynccontextmanager
-async def real_mesh(model: str, slots: int, talker: Sequence[str], codec: Sequence[str] = ()) -> AsyncIterator[Mesh]:
-    """tts_lm, codec and gateway over a checkpoint, each in a process of its own."""
+async def real_mesh(
+    model: str,
+    slots: int,
+    talker: Sequence[str],
+    codec: Sequence[str] = (),
+    gateways: int = 1,
+    speech_processes: int = 2,
+) -> AsyncIterator[Mesh]:
+    """tts_lm, codec and gateways over a checkpoint, each in a process of its own or the first two in one."""
     common = ("--model", model, "--slot-count", str(slots))
-    async with (
-        process("tts_lm", "services.tts_lm", *common, *talker) as tts_lm,
-        process("codec", "services.codec", *common, "--no-encode", *codec) as decoder,
-        process(
-            "gateway",
-            "services.gateway",
-            *("--tts-lm-address", tts_lm.address, "--codec-address", decoder.address, "--no-http"),
-        ) as gateway,
-    ):
-        yield Mesh(gateway.address, {each.name: each for each in (tts_lm, decoder, gateway)})
+    speaking, sounding = (*common, *talker), (*common, "--no-encode", *codec)
+    async with AsyncExitStack() as running:
+        enter = running.enter_async_context
+        if speech_processes == 1:
+            tts_lm, decoder = await enter(speech_process(speaking, sounding))
+        else:
+            tts_lm = await enter(process("tts_lm", "services.tts_lm", *speaking))
+            decoder = await enter(process("codec", "services.codec", *sounding))
+        yield await enter(gateways_over(tts_lm, decoder, gateways))
 
 
 @asynccontextmanager
-async def toy_mesh(slots: int, step_s: float) -> AsyncIterator[Mesh]:
+async def toy_mesh(slots: int, step_s: float, gateways: int = 1) -> AsyncIterator[Mesh]:
     """The same over stages that compute nothing (tests/fakes.py)."""
     fake = ("--slots", str(slots))
     async with (
         process("tts_lm", "tests.fakes", "tts_lm", *fake, "--step-s", str(step_s)) as tts_lm,
         process("codec", "tests.fakes", "codec", *fake) as decoder,
-        process(
-            "gateway",
-            "services.gateway",
-            *("--tts-lm-address", tts_lm.address, "--codec-address", decoder.address, "--no-http"),
-        ) as gateway,
+        gateways_over(tts_lm, decoder, gateways) as mesh,
     ):
-        yield Mesh(gateway.address, {each.name: each for each in (tts_lm, decoder, gateway)})
+        yield mesh
+
+
+@asynccontextmanager
+async def gateways_over(tts_lm: Process, codec: Process, count: int) -> AsyncIterator[Mesh]:
+    """So many gateways, all over the same two stages."""
+    flags = ("--tts-lm-address", tts_lm.address, "--codec-address", codec.address, "--no-http")
+    async with AsyncExitStack() as running:
+        names = ["gateway", *(f"gateway_{i}" for i in range(2, count + 1))]
+        started = [await running.enter_async_context(process(name, "services.gateway", *flags)) for name in names]
+        yield Mesh([each.address for each in started], {each.name: each for each in (tts_lm, codec, *started)})

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ from cli.checkpoint.vocabulary import write_tokenizer
 FORMAT = 1
 """Raised whenever the same arguments give other bytes, so that no cache and no stored output outlives them."""
 
+Fill = Callable[[str, tuple[int, ...]], Iterator[weights.Array]]
+"""(name, shape) → float32 chunks in row-major order."""
+
 _SECTIONS = ("talker_config", "code_predictor_config", "speaker_encoder_config", "decoder_config", "encoder_config")
 
 
@@ -32,9 +35,11 @@ def write_random(
     seed: int = 0,
     *,
     codebook_size: int | None = None,
+    values: Callable[[int, int], Fill] = weights.values,
     **overrides: Any,
 ) -> Path:
     """Write a checkpoint of random weights into `directory` and return it; the same arguments give the same bytes.
+    `values` draws them: `weights.quick_values` for benchmarks.
 
     `overrides` are dicts merged into talker_config, code_predictor_config, speaker_encoder_config, decoder_config or
     encoder_config, or plain top-level fields of config.json. Equal hidden sizes of talker and code predictor leave
@@ -51,7 +56,7 @@ def write_random(
     _write_json(speech_tokenizer / "configuration.json", official.CODEC_CONFIGURATION)
     _write_json(speech_tokenizer / "preprocessor_config.json", official.CODEC_PREPROCESSOR_CONFIG)
     write_tokenizer(directory, _ordinary_tokens(like), official.TINY_ORDINARY_TOKEN_COUNT)
-    fill = weights.values(seed, model["talker_config"]["codec_eos_token_id"])
+    fill = values(seed, model["talker_config"]["codec_eos_token_id"])
     tensors = model_tensors(model)
     safetensors_file.write(directory / "model.safetensors", tensors, "BF16", fill, model_metadata(type))
     safetensors_file.write(speech_tokenizer / "model.safetensors", codec_tensors(codec), "F32", fill)

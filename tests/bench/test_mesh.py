@@ -22,6 +22,27 @@ def test_every_load_is_told_with_its_seeds_and_its_stages(capsys: pytest.Capture
     assert any(f.get("load") == "poisson" and f["name"] == "rtf" for f in figures)
 
 
+@pytest.mark.timeout(120)
+def test_real_time_streams_go_through_any_number_of_gateways(capsys: pytest.CaptureFixture[str]) -> None:
+    loads = "--bursts= --rates= --streams 6 --gateways 2 --seconds 1 --seeds 1 --letters 5 --stops 2 --warm-up 2"
+    assert mesh.main([*loads.split(), "--json"]) == 0
+    figures = {f["name"]: f for f in json.loads(capsys.readouterr().out)["figures"] if f.get("load") == "streams"}
+    assert figures["answers"]["value"] == figures["ended_length"]["value"] == 6
+    assert figures["audio_s"]["value"] >= 6 * 0.96, "three packets of four frames each"
+    assert figures["rtf"]["min"] > 0.2, "three packets of 0.32 s, 0.4 s ahead of their listener at most"
+    assert figures["gateway_cpu_s_per_audio_s"]["value"] > 0
+    assert figures["gateway_2_cpu_s_per_audio_s"]["value"] > 0
+
+
+@pytest.mark.timeout(150)
+def test_both_speech_stages_are_measured_in_one_process(capsys: pytest.CaptureFixture[str]) -> None:
+    loads = "--like tiny --speech-processes 1 --bursts 2 --rates= --rounds 1 --seeds 1 --warm-up 1 --max-frames 5"
+    assert mesh.main([*loads.split(), "--slots", "2", "--json"]) == 0
+    figures = {f["name"]: f for f in json.loads(capsys.readouterr().out)["figures"] if f.get("load") == "burst"}
+    assert figures["answers"]["value"] == figures["ended_length"]["value"] == 2
+    assert figures["tts_lm_memory_mib"] == figures["codec_memory_mib"] | {"name": "tts_lm_memory_mib"}
+
+
 def test_a_seed_says_the_same_again_and_no_answer_is_longer_than_it_may_be() -> None:
     for natural in (True, False):
         first, again = (list(islice(lines(4, ends_by_itself=natural), 200)) for _ in range(2))
