@@ -52,10 +52,10 @@ def measure_machine(threads: int) -> Machine:
 
 def _native_readers(numbers: torch.Tensor, threads: int) -> list[Callable[[], object]]:
     """A product with one row reads every weight once."""
-    from services.tts_lm.native.build import built
+    from services.tts_lm.native import KERNELS
     from services.tts_lm.native.library import Library, NativeMatrix
 
-    path = built()
+    path = KERNELS.built()
     if path is None:
         return []
     library, matrix, x = Library(path, threads), NativeMatrix(numbers.view(-1, 1024)), torch.ones(1, 1024)

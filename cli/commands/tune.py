@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from cli.errors import CommandError, UsageError
 
@@ -22,21 +21,25 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def run_tune(args: argparse.Namespace) -> int:
     """Without a compiler torch's own products are measured alone; that is said, and no failure."""
-    from services.tts_lm.native.build import BuildError, build
+    from common.native import BuildError
+    from services.codec.native import KERNELS as CODEC
+    from services.tts_lm.native import KERNELS as TTS_LM
 
     for dtype in args.dtypes.split(","):
         if dtype not in _DTYPES:
             raise UsageError(f"there is no dtype {dtype!r}: choose of {', '.join(_DTYPES)}")
-    library: Path | None = None
+    libraries: dict[str, str] = {}
+    note = ""
     try:
-        library, note = build(), ""
+        for kernels in (TTS_LM, CODEC):
+            libraries[kernels.name] = str(kernels.build())
     except BuildError as error:
         note = f"{error}; torch's own kernels serve"
     if not args.json:
-        print(f"kernels: {library or note}")
+        print(f"kernels: {', '.join(libraries.values())}{note}")
     measured = {} if args.build_only else _measure(args)
     if args.json:
-        print(json.dumps({"library": str(library) if library else None, "note": note, "measured": measured}))
+        print(json.dumps({"libraries": libraries, "note": note, "measured": measured}))
     return 0
 
 

@@ -19,6 +19,8 @@ from services.codec.lanes import Lane, Launched, RowOrder, StepBatch
 from services.codec.model.config import CodecConfig
 from services.codec.model.decoder import FusedSnake
 from services.codec.model.weights import load_decoder
+from services.codec.native import KERNELS
+from services.codec.native.snake import NativeSnake
 from services.codec.schedule import Buckets, Row
 from services.codec.sound import Samples
 
@@ -69,7 +71,7 @@ class Runner:
             set_precision()
         if thread_count or self.config.decoder.decoder_dim < SMALL_DECODER_DIM:
             torch.set_num_threads(thread_count or 1)
-        fused = None if on_cpu or compile_step or dtype == "float64" else fused_snake()
+        fused = None if compile_step else fused_snake(self._device, DTYPES[dtype])
         self._decoder = load_decoder(self.config, device=self._device, dtype=DTYPES[dtype], fused=fused)
         self.buckets = Buckets(
             batch_sizes=powers_of_two(max_batch),
@@ -142,10 +144,13 @@ class Runner:
         )
 
 
-def fused_snake() -> FusedSnake | None:
-    """The Triton kernel where Triton is installed. Not for a compiled step, which fuses what it finds, nor for float64,
-    since the kernel computes in float32."""
-    if find_spec("triton") is None:
+def fused_snake(device: torch.device, dtype: torch.dtype) -> FusedSnake | None:
+    """One kernel for the activation, where there is one: on a CPU the compiled one, for float32; else Triton's, which
+    computes in float32, so not for float64. Not for a compiled step, which fuses what it finds."""
+    if device.type == "cpu":
+        library = KERNELS.built() if dtype == torch.float32 else None
+        return NativeSnake(library) if library else None
+    if dtype == torch.float64 or find_spec("triton") is None:
         return None
     from services.codec.model.fused import snake
 

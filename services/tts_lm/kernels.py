@@ -16,8 +16,9 @@ from typing import Literal
 import torch
 
 from common.errors import InvalidRequest
+from common.native import cache_directory, processor
 from services.tts_lm.model.config import ModelConfig
-from services.tts_lm.native.build import built, cache_directory, processor
+from services.tts_lm.native import KERNELS
 from services.tts_lm.native.library import Library
 from services.tts_lm.types import Kernels
 
@@ -69,7 +70,7 @@ def usable_cores() -> int:
 
 def native_library(config: ModelConfig) -> Library | None:
     """The compiled kernels, where they are built and can run this model."""
-    path = built()
+    path = KERNELS.built()
     if path is None:
         return None
     library = Library(path)

@@ -9,9 +9,9 @@ import pytest
 
 from cli.checkpoint.random import write_random
 from cli.main import main
+from common import native
 from services.tts_lm.kernels import read_measured
 from services.tts_lm.model.config import load_config
-from services.tts_lm.native import build
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +28,10 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_fastest_of_what_is_here_is_kept_for_serving(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tune", "--model", str(model), "--dtypes", "float32,int8", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert (told["library"] is None) == (build.compiler() is None)
+    assert sorted(told["libraries"]) == ([] if native.compiler() is None else ["codec", "tts_lm"])
     for dtype, rows in told["measured"].items():
         assert [row["median_ms"] for row in rows] == sorted(row["median_ms"] for row in rows)
-        assert {row["kernels"] for row in rows} == ({"native", "torch"} if told["library"] else {"torch"})
+        assert {row["kernels"] for row in rows} == ({"native", "torch"} if told["libraries"] else {"torch"})
         kept = read_measured(load_config(model), dtype)
         assert kept is not None
         assert (kept.kernels, kept.thread_count) == (rows[0]["kernels"], rows[0]["thread_count"])
@@ -40,7 +40,7 @@ def test_the_fastest_of_what_is_here_is_kept_for_serving(model: Path, capsys: py
 def test_without_a_compiler_torch_is_measured_and_that_is_said(
     model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(build, "compiler", lambda: None)
+    monkeypatch.setattr(native, "compiler", lambda: None)
     assert main(["tune", "--model", str(model), "--dtypes", "float32"]) == 0
     told = capsys.readouterr().out
     assert "there is no C++ compiler here" in told

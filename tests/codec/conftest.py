@@ -9,10 +9,13 @@ import pytest
 import torch
 
 from cli.checkpoint.random import write_random
+from common.native import compiler
 from services.codec.engine import CodecEngine, EngineSettings
 from services.codec.model.config import CodecConfig
 from services.codec.model.decoder import Decoder
 from services.codec.model.weights import load_decoder
+from services.codec.native import KERNELS
+from services.codec.native.snake import NativeSnake
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -39,3 +42,11 @@ async def engine(tiny: Path) -> AsyncIterator[CodecEngine]:
     await running.start()
     yield running
     await running.close()
+
+
+@pytest.fixture(scope="session")
+def native_snake(tmp_path_factory: pytest.TempPathFactory) -> NativeSnake:
+    """The compiled kernel: that of this user's cache, else compiled for this session."""
+    if compiler() is None and KERNELS.built() is None:
+        pytest.skip("the native kernels need a C++ compiler, and there is none here")
+    return NativeSnake(KERNELS.built() or KERNELS.build(tmp_path_factory.mktemp("kernels")))

@@ -21,6 +21,7 @@ import torch
 
 from cli.checkpoint.random import write_random
 from services.codec.model.config import CodecConfig
+from services.codec.model.decoder import FusedSnake
 from services.codec.model.encoder import load_encoder
 from services.codec.model.speaker_encoder import load_speaker_encoder
 from services.codec.model.weights import load_decoder
@@ -62,10 +63,24 @@ def stored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     shutil.rmtree(directory)
 
 
+@pytest.fixture(params=["torch", "native"])
+def activation(request: pytest.FixtureRequest) -> FusedSnake | None:
+    """What computes the snake in float32; None is torch."""
+    return request.getfixturevalue("native_snake") if request.param == "native" else None
+
+
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_undivided_decode_equals_the_reference(stored: Stored, dtype: str) -> None:
-    decoder = load_decoder(stored.config, device=CPU, dtype=getattr(torch, dtype))
+def test_undivided_decode_in_float64_equals_the_reference(stored: Stored) -> None:
+    _is_the_reference(stored, "float64", None)
+
+
+@pytest.mark.timeout(240)
+def test_undivided_decode_equals_the_reference(stored: Stored, activation: FusedSnake | None) -> None:
+    _is_the_reference(stored, "float32", activation)
+
+
+def _is_the_reference(stored: Stored, dtype: str, activation: FusedSnake | None) -> None:
+    decoder = load_decoder(stored.config, device=CPU, dtype=getattr(torch, dtype), fused=activation)
     codes = torch.from_numpy(stored.arrays["codes"].astype(np.int64))[None]
     state = decoder.new_state(1, codes.shape[1])
     samples = decoder(codes, state, torch.tensor([0]), torch.tensor([True]))[
@@ -77,9 +92,11 @@ def test_undivided_decode_equals_the_reference(stored: Stored, dtype: str) -> No
 
 
 @pytest.mark.timeout(240)
-def test_streamed_decode_stays_within_twice_the_references_own_rounding(stored: Stored) -> None:
+def test_streamed_decode_stays_within_twice_the_references_own_rounding(
+    stored: Stored, activation: FusedSnake | None
+) -> None:
     """Packets of 1, 2, then 4 frames in float32, against the reference's float64."""
-    decoder = load_decoder(stored.config, device=CPU, dtype=torch.float32)
+    decoder = load_decoder(stored.config, device=CPU, dtype=torch.float32, fused=activation)
     codes = torch.from_numpy(stored.arrays["codes"].astype(np.int64))[None]
     state, sound, at = decoder.new_state(1, 4), [], 0
     for frames in (1, 2, *[4] * 100):

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from cli.checkpoint.random import write_random
+from common.native import compiler
 from services.tts_lm.engine import EngineOptions, TalkerEngine
 from services.tts_lm.load import create_engine
-from services.tts_lm.native.build import build, built, compiler
+from services.tts_lm.native import KERNELS
 from services.tts_lm.native.library import Library
 from tests.tts_lm.wire import Client, client
 
@@ -54,9 +56,9 @@ async def serve(model: Path, **options: Any) -> AsyncIterator[Client]:
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
     """The compiled kernels: those of this user's cache, else compiled for this session. A race needs two threads."""
-    if compiler() is None and built() is None:
+    if compiler() is None and KERNELS.built() is None:
         pytest.skip("the native kernels need a C++ compiler, and there is none here")
-    return Library(built() or build(tmp_path_factory.mktemp("kernels")), 2)
+    return Library(KERNELS.built() or KERNELS.build(tmp_path_factory.mktemp("kernels")), 2)
 
 
 @pytest.fixture
@@ -65,7 +67,7 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     asked: str = getattr(request, "param", "torch")
     if asked == "native":
         library: Library = request.getfixturevalue("library")
-        monkeypatch.setattr("services.tts_lm.kernels.built", lambda: library.path)
+        monkeypatch.setattr("services.tts_lm.kernels.KERNELS", SimpleNamespace(built=lambda: library.path))
     return asked
 
 

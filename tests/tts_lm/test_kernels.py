@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -37,7 +38,7 @@ def test_without_a_built_library_torch_computes(config: ModelConfig) -> None:
 def test_a_built_library_is_taken_unless_something_else_was_measured_or_asked_for(
     config: ModelConfig, library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernels, "built", lambda: library.path)
+    monkeypatch.setattr(kernels, "KERNELS", SimpleNamespace(built=lambda: library.path))
     assert choose(config, "float32", CPU, "auto", 3) == Choice("native", 3)
     assert choose(config, "float32", CPU, "torch", None).kernels == "torch"
     write_measured(config, "float32", Choice("torch", 5))

@@ -1,4 +1,4 @@
-"""The compiled kernels against torch: products, layers, attention over pages, threads; and how they are built."""
+"""The compiled kernels against torch: products, layers, attention over pages, threads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from services.tts_lm.model.matrix import Int8Matrix, Matrix, quantised
 from services.tts_lm.model.sampling import Filter, RowSampling, draw
 from services.tts_lm.model.talker import Talker
 from services.tts_lm.model.weights import load_weights
-from services.tts_lm.native import build
 from services.tts_lm.native.library import Library, NativeMatrix
 from services.tts_lm.native.stack import NativeBatch, NativeStack
 
@@ -143,28 +142,3 @@ def test_two_engines_of_one_process_do_not_disturb_each_other(library: Library) 
     for thread in threads:
         thread.join()
     assert not wrong
-
-
-def test_the_library_is_of_this_processor_and_of_these_sources(
-    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here = build.target(tmp_path)
-    assert build.target(tmp_path) == here
-    build._fingerprint.cache_clear()
-    monkeypatch.setattr(build, "processor", lambda: "another one")
-    assert build.target(tmp_path) != here
-    build._fingerprint.cache_clear()
-
-
-def test_without_a_compiler_nothing_is_built_and_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "compiler", lambda: None)
-    assert build.built(tmp_path) is None
-    with pytest.raises(build.BuildError, match="no C\\+\\+ compiler"):
-        build.build(tmp_path)
-
-
-def test_a_compiler_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "compiler", lambda: "false")
-    with pytest.raises(build.BuildError, match="false failed"):
-        build.build(tmp_path)
-    assert list(tmp_path.iterdir()) == []

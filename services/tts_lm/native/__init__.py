@@ -1,1 +1,7 @@
-"""Own kernels for the CPU: C++ that is compiled once for this very processor, and its place beside torch's products."""
+"""The layers of talker and code predictor as compiled CPU kernels."""
+
+from pathlib import Path
+
+from common.native import Kernels
+
+KERNELS = Kernels("tts_lm", Path(__file__).parent, "stack.cpp")
