@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import WebSocketError, WSCloseCode, WSMsgType, web
 
 from services.gateway.realtime.commands import MAX_MESSAGE_BYTES
 from services.gateway.realtime.intake import MAX_WAITING_S, Intake
@@ -46,7 +46,8 @@ class SocketTransport:
         self._gone = 0  # of these, written or dropped, counted by the loop alone
         self._sounding = False
         self.closing: str | None = None
-        self.has_left = False  # with a goodbye
+        self.has_left = False  # with a goodbye, or by breaking the protocol
+        self.is_too_slow = False
         self.conversation: Conversation | None = None
         self.link = Link(self._send, offer, settings, time, hear=self._push, before_commit=self._flush)
 
@@ -98,7 +99,8 @@ class SocketTransport:
             while self._intake.waiting_s > MAX_WAITING_S and self.closing is None:
                 self._taken.clear()
                 await self._taken.wait()
-        self.has_left = message.type is WSMsgType.CLOSE and message.data in _GOODBYES
+        said_goodbye = message.type is WSMsgType.CLOSE and message.data in _GOODBYES
+        self.has_left = said_goodbye or isinstance(message.data, WebSocketError)
 
     async def _write(self, socket: web.WebSocketResponse) -> None:
         while self.closing is None or self._texts:
@@ -149,6 +151,7 @@ class SocketTransport:
 
     def _send(self, text: str) -> None:
         if len(self._texts) >= MAX_TEXTS:
+            self.is_too_slow = self.closing is None
             self.closing = self.closing or "too slow"
             self._texts.clear()
         if self.closing is None:
@@ -161,7 +164,7 @@ async def serve_realtime(
 ) -> web.WebSocketResponse:
     """One client. Raises what `Sessions.open` raises, before the socket is opened.
 
-    A client that says goodbye ends its session; one that is lost may come back with its token.
+    A client that says goodbye or breaks the protocol ends its session; one that is lost may come back with its token.
     """
     transport = SocketTransport(offer, settings, time)
     token = request.headers.get("Voicemesh-Resume-Token") or request.query.get("resume_token", "")
@@ -173,7 +176,8 @@ async def serve_realtime(
         await socket.prepare(request)
         await transport.serve(socket, conversation)
     finally:
-        if transport.closing is None:  # otherwise the conversation hung up, or another transport took over
+        # Otherwise the conversation hung up, or another transport took over.
+        if transport.closing is None or transport.is_too_slow:
             if transport.has_left:
                 await conversation.close("the client left")
             else:

@@ -170,9 +170,13 @@ class Dialogue:
             self._spawn(replaced.close("replaced"))
         self.post(turns.Connected())
 
-    async def close(self, reason: str) -> None:
+    def end(self, reason: str) -> None:
+        """Close, without waiting for what must be given back."""
         self._reason = reason
         self.post(turns.Close())
+
+    async def close(self, reason: str) -> None:
+        self.end(reason)
         await self._is_over.wait()
 
     def drain(self, reason: str = "draining") -> None:

@@ -57,23 +57,31 @@ class Converse:
     async def serve(self, requests: AsyncIterator[gateway_pb2.ConverseRequest]) -> None:
         """The headers go first and alone, as in `common.duplex.Edge`."""
         await self._writer.send_initial_metadata(())
+        reading: asyncio.Task[None] | None = None
         try:
             async with asyncio.TaskGroup() as group:
-                beside = [group.create_task(self._read(requests)), group.create_task(self._watch())]
+                reading = group.create_task(self._read(requests))
+                watching = group.create_task(self._watch())
                 await self._write()
-                for task in beside:
-                    task.cancel()
+                reading.cancel()
+                watching.cancel()
         finally:
-            self._leave()
+            is_broken = reading is not None and not reading.cancelled() and reading.exception() is not None
+            self._leave(is_broken)
 
-    def _leave(self) -> None:
-        """The caller may come back, unless the conversation is over or somebody else carries it."""
+    def _leave(self, is_broken: bool) -> None:
+        """Whoever was lost may come back, unless somebody else carries the conversation. Whoever broke the protocol
+        would break it again: that conversation ends, so that it keeps no place."""
         dialogue = self._dialogue
         if dialogue is None:
             return
         if self._transport.stale_blocks:
             self._observer.stale(self._transport.stale_blocks)
-        if dialogue.is_carried_by(self._transport):
+        if not dialogue.is_carried_by(self._transport):
+            return
+        if is_broken:
+            dialogue.end("the protocol was broken")
+        else:
             dialogue.suspend()
 
     # Requests.

@@ -15,8 +15,9 @@ import pytest
 from aiohttp import web
 
 from common.stream import FinishReason
+from services.gateway.realtime.commands import MAX_MESSAGE_BYTES
 from services.gateway.realtime.settings import Offer
-from services.gateway.realtime.socket import serve_realtime
+from services.gateway.realtime.socket import MAX_TEXTS, serve_realtime
 from services.gateway.session.ports import (
     AnswerEnded,
     AnswerStarted,
@@ -193,3 +194,23 @@ async def test_hostile_frames_are_answered_and_the_session_goes_on() -> None:
         await socket.send_json({"type": "voice.ping", "client_ms": 3})
         answers = [await socket.receive_json() for _ in range(3)]
         assert [answer["type"] for answer in answers] == ["error", "error", "voice.pong"]
+
+
+async def test_a_frame_beyond_all_bounds_ends_the_session_at_once() -> None:
+    sessions = NotedSessions()
+    async with served(sessions) as address, socket_of(address) as socket:
+        await socket.receive_json()
+        await socket.send_str("x" * (2 * MAX_MESSAGE_BYTES + 1))
+        await until(lambda: sessions.all[0].asked)
+        assert sessions.all[0].asked[0][0] == "close"
+
+
+async def test_a_client_that_reads_too_slowly_may_come_back() -> None:
+    sessions = NotedSessions()
+    async with served(sessions) as address, socket_of(address) as socket:
+        await socket.receive_json()
+        transport = sessions.all[0].transport
+        for number in range(MAX_TEXTS + 1):  # without once letting the loop run
+            transport.tell(TurnCommitted(number, False))
+        assert (await socket.receive()).type is aiohttp.WSMsgType.CLOSE
+        await until(lambda: ("suspend",) in sessions.all[0].asked)

@@ -258,8 +258,24 @@ async def test_broken_protocol_ends_the_stream_with_its_status_and_leaves_no_ses
     async with grpc.aio.insecure_channel(address) as channel:
         call = Stub(channel).Converse(iter(sent))
         assert await status(call) is code
-        listed = await Stub(channel).ListSessions(gateway_pb2.ListSessionsRequest())
-        assert not [session for session in listed.sessions if session.state != "suspended"]
+        assert not (await Stub(channel).ListSessions(gateway_pb2.ListSessionsRequest())).sessions
+
+
+async def test_a_message_that_is_none_ends_the_session_too(address):
+    async with grpc.aio.insecure_channel(address) as channel:
+        method = "/voicemesh.gateway.v1.ConversationService/Converse"
+        call = channel.stream_stream(method)(iter([Ask(start={}).SerializeToString(), b"\xff\xff\xff"]))
+        assert await status(call) is grpc.StatusCode.INVALID_ARGUMENT
+        assert not (await Stub(channel).ListSessions(gateway_pb2.ListSessionsRequest())).sessions
+        async with talking(address):
+            pass
+
+
+async def test_forty_broken_streams_leave_room_for_everybody():
+    async with gateway(brain=brain(), max_sessions=8) as server, grpc.aio.insecure_channel(server.address) as channel:
+        broken, code = HOSTILE["start twice"]
+        for _ in range(40):
+            assert await status(Stub(channel).Converse(iter(broken))) is code
 
 
 BAD = [{"text": ""}, {"text": "x" * 70_000}, {"audio": bytes(200_000)}, {"playback": {"heard_sample_offset": -5}}]
