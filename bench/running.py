@@ -29,6 +29,7 @@ class Process:
     pid: int
     address: str
     metrics_port: int
+    ready: dict[str, str] = field(default_factory=dict)  # all that it said of itself
 
     def memory_mib(self) -> float:
         """Most memory it ever had at once."""
@@ -107,7 +108,8 @@ async def process(name: str, module: str, *arguments: str) -> AsyncIterator[Proc
     """`python -m module` with those arguments, READY."""
     port = free_port()
     async with _started(name, (module, *arguments, *_listening(port))) as child:
-        yield Process(name, child.pid, await _address(child, name), port)
+        ready = await _ready_line(child, name)
+        yield Process(name, child.pid, ready["address"], port, ready)
 
 
 @asynccontextmanager
@@ -149,10 +151,6 @@ async def _ready_line(child: asyncio.subprocess.Process, name: str) -> dict[str,
         raise SystemExit(f"{name} could not start: exit code {await child.wait()}")
     told: dict[str, str] = json.loads(line)
     return told
-
-
-async def _address(child: asyncio.subprocess.Process, name: str) -> str:
-    return (await _ready_line(child, name))["address"]
 
 
 @asynccontextmanager
