@@ -23,6 +23,7 @@ from services.gateway.turns.types import (
     Kind,
     Overlap,
     OverlapJudged,
+    OverlapPaused,
     PlayoutDrained,
     PlayoutProgress,
     Policy,
@@ -95,6 +96,8 @@ def failed(memory: Memory, event: AnswerFailed) -> None:
     if said is None:
         return
     said.failed = True
+    if event.hopeless:
+        said.attempt = memory.settings.attempts
     if not said.held and not said.ready:
         flow.fail(memory)
 
@@ -134,7 +137,7 @@ def overlap(memory: Memory, window: VoiceWindow) -> None:
             interrupt(memory)
         return
     assert voice.from_sample is not None, "voice was heard"
-    said.backchannel = False
+    said.verdict = None
     memory.out.append(HoldPlayout(said.epoch, duck=settings.barge_in is BargeIn.DUCK))
     memory.out.append(JudgeOverlap(said.epoch, voice.from_sample))
     memory.enter(State.HOLD)
@@ -157,8 +160,14 @@ def _candidate_speech_s(memory: Memory, said: Said) -> float:
 def _interrupting_speech_s(memory: Memory, said: Said) -> float:
     """10, 12: how much voice is an interruption."""
     settings = memory.settings
-    if said.backchannel or settings.await_overlap_verdict:
+    if said.verdict is not None or (settings.await_overlap_verdict and not said.hold_early):
         return settings.backchannel_s
+    return _certain_speech_s(memory, said)
+
+
+def _certain_speech_s(memory: Memory, said: Said) -> float:
+    """10: the same where length is all that is known."""
+    settings = memory.settings
     need_s = settings.early_commit_speech_s if said.hold_early else settings.commit_speech_s
     return max(need_s, settings.echo_failing_speech_s) if memory.echo_failing else need_s
 
@@ -168,9 +177,32 @@ def decide(memory: Memory, window: VoiceWindow) -> None:
     said, voice, settings = memory.said, memory.voice, memory.settings
     assert said is not None, "something is being held"
     if voice.hear(window):
+        memory.disarm(Timer.VERDICT)
         if voice.voiced_s >= _interrupting_speech_s(memory, said):
             interrupt(memory)
-    elif voice.silent_s >= (settings.backchannel_lapse_s if said.backchannel else settings.hold_lapse_s):
+    elif said.verdict is Overlap.BACKCHANNEL:
+        if voice.silent_s >= settings.backchannel_lapse_s:
+            resume(memory)
+    elif voice.silent_s >= settings.hold_lapse_s:
+        if said.verdict is None and settings.await_overlap_verdict:
+            _want_verdict(memory, said)
+        else:
+            resume(memory)
+
+
+def _want_verdict(memory: Memory, said: Said) -> None:
+    """12: what was it? Asked once a pause; the answer may take a while."""
+    if Timer.VERDICT not in memory.timers:
+        memory.arm(Timer.VERDICT, memory.settings.overlap_verdict_s)
+        memory.out.append(OverlapPaused(said.epoch))
+
+
+def verdict_missing(memory: Memory) -> None:
+    """12: nobody knows, so length decides."""
+    assert memory.said is not None, "something is being held"
+    if memory.voice.voiced_s >= _certain_speech_s(memory, memory.said):
+        interrupt(memory)
+    else:
         resume(memory)
 
 
@@ -179,10 +211,11 @@ def overlap_judged(memory: Memory, event: OverlapJudged) -> None:
     said = memory.alive(event.epoch)
     if said is None:
         return
+    memory.disarm(Timer.VERDICT)
     if event.verdict is Overlap.INTERRUPT:
         interrupt(memory)
     else:
-        said.backchannel = True
+        said.verdict = event.verdict
 
 
 def undecided(memory: Memory) -> None:
@@ -198,7 +231,7 @@ def resume(memory: Memory) -> None:
     said = memory.said
     assert said is not None, "something is being held"
     memory.out.append(ResumePlayout(said.epoch))
-    if said.backchannel:
+    if said.verdict is Overlap.BACKCHANNEL:
         memory.out.append(BackchannelHeard(said.epoch))
     else:
         said.false_holds += 1

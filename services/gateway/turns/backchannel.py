@@ -1,7 +1,6 @@
-"""Speech over the agent's voice: "mhm", or an interruption? Pure, and replaceable by any other `OverlapModel`.
+"""Speech over the agent's voice: "mhm", or an interruption? By its words. Pure; any other `OverlapModel` will do.
 
-By what is known when it is asked: how long it has been voiced, and the words, where a recogniser gives any. Words
-decide where there are some; without them only length does, and that is the turn machine's own rule.
+Where there are no words, length decides, and that is the turn machine's own rule.
 """
 
 from __future__ import annotations
@@ -42,28 +41,24 @@ _MOST_SYLLABLES = 6
 class OverlapModel(Protocol):
     """Tells backchannels from interruptions."""
 
-    def judge(self, voiced_s: float, text: str) -> Overlap | None:
-        """What it is, or None: not known yet. `text`: what was recognised so far, often nothing."""
+    def judge(self, text: str, final: bool) -> Overlap | None:
+        """What it is, or None: not known yet. `text`: what was recognised, `final`: and more will not be."""
 
 
 class LexicalOverlap:
     """By words, English and Chinese."""
 
-    def __init__(self, longest_s: float = 0.6) -> None:
-        self._longest_s = longest_s
-
-    def judge(self, voiced_s: float, text: str) -> Overlap | None:
-        """Stop words interrupt at once; words of listening, few and short, are a backchannel; many words interrupt."""
-        if voiced_s > self._longest_s:
-            return Overlap.INTERRUPT
+    def judge(self, text: str, final: bool) -> Overlap | None:
+        """Stop words interrupt at once, and so do many; a few words of listening are a backchannel, once they are all:
+        "yes" may go on as "yes, but". Any other word interrupts in the end. None at all was noise."""
         words = _words(text)
         if not words:
-            return None
+            return Overlap.NOISE if final else None
         if any(word in _STOPPING or word.startswith(_STOPPING_CHINESE) for word in words):
             return Overlap.INTERRUPT
         if _listening(words):
-            return Overlap.BACKCHANNEL
-        return Overlap.INTERRUPT if len(words) > 1 or len(text) > _MOST_SYLLABLES else None
+            return Overlap.BACKCHANNEL if final else None
+        return Overlap.INTERRUPT if final or len(words) > 1 or len(text) > _MOST_SYLLABLES else None
 
 
 def _words(text: str) -> list[str]:

@@ -20,6 +20,7 @@ from services.gateway.turns.types import (
     EndAnswer,
     Ending,
     Kind,
+    Overlap,
     RaiseFloor,
     State,
     StateChanged,
@@ -44,6 +45,7 @@ class Timer(Enum):
     STALL = auto()
     APOLOGY = auto()
     HOLD = auto()
+    VERDICT = auto()  # a classifier has this long to say what was said
     RESUME = auto()
     CLOSE = auto()
     DRAIN = auto()  # outlives states
@@ -93,7 +95,7 @@ class Said:
     first_sound_s: float = 0.0
     false_holds: int = 0
     hold_early: bool = False  # the hold began within `early_s`
-    backchannel: bool = False  # the classifier says so
+    verdict: Overlap | None = None  # of the classifier, on what is said over it now
     busy_until_s: float = 0.0  # a tool runs
 
 

@@ -59,7 +59,8 @@ class TurnSettings:
     hold_s: float = 1.5  # HOLD without a decision
     backchannel_s: float = 0.6  # longer is no "mhm"
     backchannel_lapse_s: float = 0.25  # silence after an "mhm" before the agent goes on
-    await_overlap_verdict: bool = False  # a classifier answers `JudgeOverlap`: decide no sooner than `backchannel_s`
+    await_overlap_verdict: bool = False  # a classifier answers `JudgeOverlap`: length decides no sooner than …
+    overlap_verdict_s: float = 0.4  # … `backchannel_s`, or so long after they paused
     continue_after_empty: bool = True  # an answer that was interrupted by noise is taken up again
 
     # the agent answers

@@ -84,6 +84,7 @@ _EVENTS: tuple[tuple[str, tuple[State, ...], type[Event], EventRule], ...] = (
 _TIMERS: tuple[tuple[str, tuple[State, ...], Timer, TimerRule], ...] = (
     ("1 8", (State.LISTENING, *_WAITING), Timer.CANDIDATE, user.candidate_gone),
     ("5 6", (State.ENDPOINTING,), Timer.COMMIT, user.end_of_turn),
+    ("12", (State.HOLD,), Timer.VERDICT, agent.verdict_missing),
     ("13", (State.HOLD,), Timer.HOLD, agent.undecided),
     ("17", _WAITING, Timer.FIRST_TEXT, agent.first_sound_missing),
     ("17", _WAITING, Timer.FIRST_AUDIO, agent.first_sound_missing),

@@ -73,6 +73,7 @@ class Overlap(Enum):
 
     INTERRUPT = "interrupt"
     BACKCHANNEL = "backchannel"  # "mhm": the user listens
+    NOISE = "noise"  # nobody said anything
 
 
 # ---------------------------------------------------------------- events: the user's sound
@@ -203,9 +204,13 @@ class PlayoutDrained:
 
 @dataclass(frozen=True, slots=True)
 class AnswerFailed:
-    """A stage failed for good. What is buffered still plays, then `PlayoutDrained` is told as at any end."""
+    """A stage failed for good. What is buffered still plays, then `PlayoutDrained` is told as at any end.
+
+    `hopeless`: it was asked for what cannot be done, so it would fail again: there is no second attempt.
+    """
 
     epoch: int
+    hopeless: bool = False
 
 
 # ---------------------------------------------------------------- events: the session's life
@@ -370,6 +375,13 @@ class JudgeOverlap:
 
 
 @dataclass(frozen=True, slots=True)
+class OverlapPaused:
+    """Whoever spoke over this epoch has paused, and nobody knows yet what it was: the verdict is wanted now."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
 class FeedSilence:
     """No sound has come for a while: put this much silence into the listener."""
 
@@ -490,6 +502,7 @@ Action = (
     | StopPlayout
     | JudgeTurn
     | JudgeOverlap
+    | OverlapPaused
     | FeedSilence
     | Release
     | StateChanged

@@ -97,16 +97,21 @@ def test_a_silence_in_which_the_agent_spoke_teaches_nothing() -> None:
         ("what about Tuesday", Overlap.INTERRUPT),
         ("yeah yeah yeah yeah", Overlap.INTERRUPT),
         ("Tuesday", Overlap.INTERRUPT),
-        ("car", None),
-        ("", None),
+        ("car", Overlap.INTERRUPT),
+        ("", Overlap.NOISE),
+        (" … ", Overlap.NOISE),
     ],
 )
-def test_words_tell_listening_from_interrupting(text: str, expected: Overlap | None) -> None:
-    assert LexicalOverlap().judge(0.3, text) is expected
+def test_words_tell_listening_from_interrupting(text: str, expected: Overlap) -> None:
+    assert LexicalOverlap().judge(text, final=True) is expected
 
 
-def test_speech_that_goes_on_is_an_interruption_whatever_it_says() -> None:
-    assert LexicalOverlap().judge(0.7, "mhm") is Overlap.INTERRUPT
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("yes", None), ("", None), ("car", None), ("stop", Overlap.INTERRUPT), ("yes, but", Overlap.INTERRUPT)],
+)
+def test_what_may_go_on_is_not_judged_before_it_is_over(text: str, expected: Overlap | None) -> None:
+    assert LexicalOverlap().judge(text, final=False) is expected
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from services.gateway.turns.types import (
     Kind,
     Overlap,
     OverlapJudged,
+    OverlapPaused,
     PlayoutDrained,
     PlayoutProgress,
     Policy,
@@ -540,6 +541,56 @@ def test_rule_12_a_long_backchannel_is_an_interruption() -> None:
     assert talk.state is State.USER_SPEAKING
 
 
+def asked_over(voiced_s: float, paused_s: float = 0.16) -> tuple[Talk, int]:
+    """Somebody spoke for so long over an answer, then paused; whoever knows the words was asked."""
+    talk = Talk(await_overlap_verdict=True)
+    epoch = talk.answer()
+    talk.speak(voiced_s)
+    assert talk.state is State.HOLD
+    talk.pause(paused_s)
+    assert talk.one(OverlapPaused) == OverlapPaused(epoch)
+    assert talk.state is State.HOLD
+    return talk, epoch
+
+
+def test_rule_12_a_yes_that_was_understood_does_not_interrupt() -> None:
+    talk, epoch = asked_over(0.48)
+    talk.tell(OverlapJudged(epoch, Overlap.BACKCHANNEL))
+    talk.pause(0.16)
+    assert talk.one(BackchannelHeard) == BackchannelHeard(epoch)
+    assert talk.state is State.SPEAKING
+
+
+def test_rule_12_a_stop_that_was_understood_does() -> None:
+    talk, epoch = asked_over(0.2)
+    talk.tell(OverlapJudged(epoch, Overlap.INTERRUPT))
+    assert talk.state is State.USER_SPEAKING
+    assert talk.of(EndAnswer)[-1].ending is Ending.INTERRUPTED
+
+
+def test_rule_11_noise_of_any_length_resumes() -> None:
+    talk, epoch = asked_over(0.48)
+    talk.tell(OverlapJudged(epoch, Overlap.NOISE))
+    talk.pause(0.032)
+    assert talk.one(FalseInterruption) == FalseInterruption(epoch, resumed=True)
+
+
+@pytest.mark.parametrize(("voiced_s", "state"), [(0.2, State.SPEAKING), (0.48, State.USER_SPEAKING)])
+def test_rule_12_without_a_verdict_length_decides(voiced_s: float, state: State) -> None:
+    talk, _ = asked_over(voiced_s)
+    talk.pause(0.35)
+    assert talk.state is State.HOLD
+    talk.wait(0.1)
+    assert talk.state is state
+
+
+def test_rule_10_whoever_goes_on_interrupts_whatever_was_understood() -> None:
+    talk, epoch = asked_over(0.48)
+    talk.speak(0.16)
+    assert talk.state is State.USER_SPEAKING
+    assert talk.of(EndAnswer)[-1] == EndAnswer(epoch, Ending.INTERRUPTED, audible=True)
+
+
 def test_rule_13_a_hold_without_more_windows_is_decided_by_the_clock() -> None:
     talk = Talk()
     talk.answer()
@@ -662,6 +713,24 @@ def test_rule_17_an_apology_is_short() -> None:
     talk.keep_playing(0.1)
     talk.wait(0.1)
     assert talk.state is State.LISTENING
+
+
+def test_rule_17_what_cannot_be_done_is_not_tried_again() -> None:
+    talk = Talk()
+    epoch = talk.ask()
+    talk.did.clear()
+    talk.tell(AnswerFailed(epoch, hopeless=True))
+    assert [begun.kind for begun in talk.begun()] == [Kind.APOLOGY]
+    assert talk.one(EndAnswer) == EndAnswer(epoch, Ending.FAILED, audible=False)
+
+
+def test_rule_17_a_guess_that_cannot_be_done_is_not_tried_again_either() -> None:
+    talk = Talk()
+    talk.speak(0.64)
+    talk.pause(0.14)
+    talk.tell(AnswerFailed(talk.wanted, hopeless=True))
+    talk.pause(0.5)
+    assert [begun.kind for begun in talk.begun()] == [Kind.ANSWER, Kind.APOLOGY]
 
 
 def test_rule_17_text_without_sound_is_too_little() -> None:

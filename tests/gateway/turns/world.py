@@ -336,7 +336,7 @@ HAPPENINGS: dict[str, tuple[float, Happening]] = {
     "progress": (4, lambda world, chance: world.tell(PlayoutProgress(_epoch(world, chance)), 0.1)),
     "drain": (3, _drain),
     "tool": (0.5, lambda world, chance: world.tell(AnswerBusy(_epoch(world, chance)))),
-    "fail": (1, lambda world, chance: world.tell(AnswerFailed(_epoch(world, chance)))),
+    "fail": (1, lambda world, chance: world.tell(AnswerFailed(_epoch(world, chance), chance.random() < 0.3))),
     "empty": (0.7, lambda world, chance: world.tell(TurnEmpty(_epoch(world, chance)))),
     "overlap": (
         1,
