@@ -293,6 +293,16 @@ class Stages:
         )
         self._all = (self.brain, self.tts_lm, self.codec)
 
+    @property
+    def brain_hears(self) -> bool:
+        """Whether a brain that answers understands sound."""
+        return self.brain.info is not None and bool(self.brain.info.hears_audio)
+
+    @property
+    def brain_calls_tools(self) -> bool:
+        """Whether it has tools called, as far as anybody knows."""
+        return self.brain.info is None or bool(self.brain.info.calls_tools)
+
     def respond(self, replica: Replica) -> StageStream[brain_pb2.RespondRequest, brain_pb2.RespondResponse]:
         """A new stream to a brain."""
         return StageStream(replica, "Respond")

@@ -108,6 +108,12 @@ class GatewayConfig(LiveKitConfig, MediaConfig):
     echo_cancellation: Annotated[
         bool, Field(description="Take our own voice out of microphones, except where a session says otherwise.")
     ] = True
+    overlap_by_words: Annotated[
+        bool,
+        Field(
+            description='Where a brain hears, "mhm" and "yes" over an answer do not end it; otherwise length decides.'
+        ),
+    ] = True
     history_audio_bytes: Annotated[
         int, Field(ge=0, le=12 * 2**20, description="Audio of earlier turns without transcript that the brain is told.")
     ] = 4_000_000
@@ -159,6 +165,7 @@ class GatewayConfig(LiveKitConfig, MediaConfig):
             history_audio_bytes=self.history_audio_bytes,
             max_sessions=self.max_sessions,
             normalise=self.normalise,
+            overlap_by_words=self.overlap_by_words,
         )
         return Manner(self._turn_settings(), numbers, self.turn_model_file, self.echo_cancellation)
 

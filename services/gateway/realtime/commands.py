@@ -58,6 +58,15 @@ class CreateItem:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolOutput:
+    """What a function answered: an item of type `function_call_output`."""
+
+    call_id: str
+    output: str
+    item_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Respond:
     """Answer what was typed or committed."""
 
@@ -114,7 +123,19 @@ class Ping:
 
 
 Command = (
-    Append | Commit | Clear | CreateItem | Respond | Silence | Truncate | Update | Heard | ClientStats | Say | Ping
+    Append
+    | Commit
+    | Clear
+    | CreateItem
+    | ToolOutput
+    | Respond
+    | Silence
+    | Truncate
+    | Update
+    | Heard
+    | ClientStats
+    | Say
+    | Ping
 )
 
 
@@ -212,9 +233,11 @@ def _append(content: Mapping[str, Any]) -> Append:
     return Append(pcm)
 
 
-def _create_item(content: Mapping[str, Any]) -> CreateItem:
+def _create_item(content: Mapping[str, Any]) -> CreateItem | ToolOutput:
     item = value(content, "item", dict)
     kind, role = value(item, "type", str, path="item."), item.get("role")
+    if kind == "function_call_output":
+        return _tool_output(item)
     if kind != "message" or role != "user":
         what = f"an item of type '{kind[:32]}'" if kind != "message" else f"a message of role '{str(role)[:32]}'"
         remedy = "instructions go into session.update" if role == "system" else "only the person's own messages are"
@@ -226,6 +249,16 @@ def _create_item(content: Mapping[str, Any]) -> CreateItem:
     if len(text) > MAX_TEXT_CHARACTERS:
         raise Refusal(f"A message holds at most {MAX_TEXT_CHARACTERS} characters.", "string_too_long", "item.content")
     return CreateItem(text, _id(item, "id"))
+
+
+def _tool_output(item: Mapping[str, Any]) -> ToolOutput:
+    call_id = _id(item, "call_id")
+    if call_id is None:
+        raise Refusal("'item.call_id' is missing.", "missing_required_parameter", "item.call_id")
+    output = str(value(item, "output", str, path="item."))
+    if len(output) > MAX_TEXT_CHARACTERS:
+        raise Refusal(f"An output holds at most {MAX_TEXT_CHARACTERS} characters.", "string_too_long", "item.output")
+    return ToolOutput(call_id, output, _id(item, "id"))
 
 
 def _text_part(part: Any) -> str:

@@ -6,6 +6,8 @@ One turn of a conversation, as a client sees it:
     response.created ─ output_item.added ─ content_part.added ─ output_audio_transcript.delta … (output_audio.delta …)
     output_audio_buffer.started … stopped|cleared ─ (conversation.item.truncated) ─ …done ─ response.done
 
+A function call is an item of its own within the response, which goes on once its output was given back.
+
 What OpenAI has no word for begins with `voice.`: states, held speech, backchannels, how far a text was heard, latency.
 """
 
@@ -16,6 +18,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import singledispatchmethod
 from typing import Any
+
+from google.protobuf.json_format import MessageToJson
+from voicemesh.brain.v1 import brain_pb2
 
 from common.errors import MeshError, Overloaded
 from common.stream import FinishReason
@@ -33,6 +38,7 @@ from services.gateway.session.ports import (
     SessionEvent,
     SpeechCandidate,
     StateChanged,
+    ToolCalled,
     Transcript,
     TurnCommitted,
     TurnMeasured,
@@ -67,6 +73,7 @@ class _Answer:
     epoch: int
     is_open: bool = True
     said: _Said = field(default_factory=_Said)
+    calls: list[Event] = field(default_factory=list)  # of functions, for it
 
     @property
     def response_id(self) -> str:
@@ -135,11 +142,18 @@ class Narrator:
 
     def item_added(self, item_id: str, content: list[Event], role: str, status: str) -> Iterator[Event]:
         """An item is in the conversation: `added`, and `done` unless it is in progress."""
-        item = _item(item_id, role, content, status)
+        yield from self._added(_item(item_id, role, content, status))
+
+    def output_added(self, item_id: str, call_id: str, output: str) -> Iterator[Event]:
+        """What the client's function gave is in the conversation."""
+        item = {"id": item_id, "object": "realtime.item", "type": "function_call_output", "status": "completed"}
+        yield from self._added({**item, "call_id": call_id, "output": output})
+
+    def _added(self, item: Event) -> Iterator[Event]:
         yield self.event("conversation.item.added", item=item, previous_item_id=self._last_item)
-        if status != "in_progress":
+        if item["status"] != "in_progress":
             yield self.event("conversation.item.done", item=item, previous_item_id=self._last_item)
-        self._last_item = item_id
+        self._last_item = item["id"]
 
     @singledispatchmethod
     def _tell(self, event: Any) -> Iterator[Event]:
@@ -233,6 +247,23 @@ class Narrator:
         yield self.event("voice.backchannel")
 
     @_tell.register
+    def _(self, event: ToolCalled) -> Iterator[Event]:
+        answer = self._answer
+        if answer is None or answer.epoch != event.epoch or not answer.is_open:
+            return
+        call = _call_item(event.call, MessageToJson(event.call.arguments, indent=None))
+        answer.calls.append(call)
+        place: Event = {"response_id": answer.response_id, "output_index": len(answer.calls)}
+        asked = {**call, "arguments": "", "status": "in_progress"}
+        yield self.event("response.output_item.added", item=asked, **place)
+        yield self.event("conversation.item.added", item=asked, previous_item_id=self._last_item)
+        facts = {name: call[name] for name in ("call_id", "name", "arguments")}
+        yield self.event("response.function_call_arguments.done", item_id=call["id"], **place, **facts)
+        yield self.event("response.output_item.done", item=call, **place)
+        yield self.event("conversation.item.done", item=call, previous_item_id=self._last_item)
+        self._last_item = call["id"]
+
+    @_tell.register
     def _(self, event: TurnMeasured) -> Iterator[Event]:
         yield self.event(
             "voice.metrics",
@@ -319,7 +350,7 @@ class Narrator:
             return facts
         content = [{"type": "output_audio", "transcript": answer.said.text}]
         item_status = "completed" if status == "completed" else "incomplete"
-        facts["output"] = [_item(answer.item_id, "assistant", content, item_status)]
+        facts["output"] = [_item(answer.item_id, "assistant", content, item_status), *answer.calls]
         facts["status_details"] = self._details(status, ended)
         return facts
 
@@ -345,6 +376,18 @@ def _error(error: MeshError) -> Event:
 
 def _turn_id(turn: int) -> str:
     return f"item_turn_{turn}"
+
+
+def _call_item(call: brain_pb2.ToolCall, arguments: str) -> Event:
+    return {
+        "id": f"item_{call.id}",
+        "object": "realtime.item",
+        "type": "function_call",
+        "status": "completed",
+        "call_id": call.id,
+        "name": call.name,
+        "arguments": arguments,
+    }
 
 
 def _item(item_id: str, role: str, content: list[Event], status: str) -> Event:

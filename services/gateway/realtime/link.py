@@ -22,6 +22,7 @@ from services.gateway.realtime.commands import (
     Respond,
     Say,
     Silence,
+    ToolOutput,
     Truncate,
     Update,
     command_of,
@@ -62,6 +63,7 @@ class Link:
         self._early: list[SessionEvent] = []
         self._typed: list[CreateItem] = []
         self._committed = False  # a turn was ended by hand, and its answer has not begun
+        self._gave_back = False  # what a tool answered, and OpenAI's clients ask for the rest of the answer then
         self.client_stats: Mapping[str, float] = {}
 
     @property
@@ -123,6 +125,8 @@ class Link:
                 self._tell("input_audio_buffer.cleared")
             case CreateItem():
                 self._create(command)
+            case ToolOutput():
+                self._give_back(conversation, command)
             case Respond():
                 self._respond(conversation)
             case Silence():
@@ -156,6 +160,13 @@ class Link:
         for message in self._narrator.item_added(item_id, content, "user", "completed"):
             self._write(message)
 
+    def _give_back(self, conversation: Conversation, output: ToolOutput) -> None:
+        conversation.tool_result(output.call_id, output.output, False)
+        self._gave_back = True
+        item_id = output.item_id or f"item_output_{output.call_id}"
+        for message in self._narrator.output_added(item_id, output.call_id, output.output):
+            self._write(message)
+
     def _respond(self, conversation: Conversation) -> None:
         if self._typed:
             text = "\n".join(item.text for item in self._typed)
@@ -163,6 +174,8 @@ class Link:
             conversation.type(text)
         elif not self._settings.turn_detection.create_response:
             conversation.commit()
+        elif self._gave_back:  # that answer goes on, or has gone on, by itself
+            self._gave_back = False
         elif not self._committed and not self._narrator.is_answering:
             raise Refusal("There is nothing to answer: type or say something first.", "nothing_to_answer")
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 from services.gateway.realtime.commands import MAX_TEXT_CHARACTERS, Refusal, number, value
+from services.gateway.realtime.tools import tools_object, tools_of
 from services.gateway.session.ports import SessionSettings, TurnDetection
 
 MAX_ANSWER_TOKENS = 1 << 20
@@ -53,6 +54,8 @@ def updated(settings: SessionSettings, session: Mapping[str, Any], offer: Offer)
         changes["max_tokens"] = _most(session["max_output_tokens"])
     if "transcription" in heard:
         changes["want_transcript"] = heard["transcription"] is not None
+    if "tools" in session or "tool_choice" in session:
+        changes["tools"] = tools_of(session, settings.tools)
     for side in (session, heard):  # older clients have it at the top
         if "turn_detection" in side:
             changes["turn_detection"] = _detection(side["turn_detection"], settings.turn_detection)
@@ -70,8 +73,8 @@ def session_object(settings: SessionSettings, session_id: str, resume_token: str
         "output_modalities": ["audio"],
         "instructions": settings.instructions,
         "max_output_tokens": settings.max_tokens or "inf",
-        "tools": [],
-        "tool_choice": "none",
+        "tools": tools_object(settings.tools),
+        "tool_choice": "auto" if settings.tools else "none",
         "audio": {
             "input": {
                 "format": pcm,
@@ -96,9 +99,8 @@ def _refuse_absent(session: Mapping[str, Any]) -> None:
         raise Refusal(
             f"Sessions of type '{str(kind)[:32]}' are not offered here.", "unsupported_parameter", "session.type"
         )
-    for name, what in (("tools", "Tools are"), ("prompt", "Stored prompts are")):
-        if session.get(name):
-            raise Refusal(f"{what} not offered here.", "unsupported_parameter", f"session.{name}")
+    if session.get("prompt"):
+        raise Refusal("Stored prompts are not offered here.", "unsupported_parameter", "session.prompt")
     modalities = session.get("output_modalities", session.get("modalities"))
     if modalities is not None and (not isinstance(modalities, list) or "audio" not in modalities):
         message = "Answers are spoken here; their text comes along. 'output_modalities' is [\"audio\"]."

@@ -9,12 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
 from typing import Protocol
 
-from voicemesh.gateway.v1 import gateway_pb2
-from voicemesh.stream.v1 import stream_pb2
-from voicemesh.tts_lm.v1 import tts_lm_pb2
+from voicemesh.brain.v1 import brain_pb2
 
 from common.errors import MeshError
 from common.stream import FinishReason
@@ -23,10 +20,10 @@ from services.gateway.media.playout import Playout
 from services.gateway.pipeline import SpeechLine
 from services.gateway.session import apology, ports
 from services.gateway.session.answer import Answer
-from services.gateway.session.brain_client import BrainAnswer
 from services.gateway.session.history import History
 from services.gateway.session.house import House, Spawn
 from services.gateway.session.person import Person
+from services.gateway.session.speech import NOTHING, Heard, Speech, spoken_by
 from services.gateway.session.words import Words
 from services.gateway.turns import types as turns
 from services.gateway.turns.heard import SpeakingPace
@@ -34,6 +31,7 @@ from services.gateway.turns.heard import SpeakingPace
 logger = logging.getLogger(__name__)
 _CANCELLED = FinishReason.CANCELLED
 _REASONS = {turns.Ending.INCOMPLETE: FinishReason.FAILED, turns.Ending.FAILED: FinishReason.FAILED}
+_HOPELESS = ("INVALID_ARGUMENT", "NOT_FOUND")  # what was asked for cannot be had, however often it is asked
 _UNTOLD = (turns.Ending.WASTED, turns.Ending.EMPTY)
 
 
@@ -49,33 +47,29 @@ class Hub(Protocol):
         """To the person's client."""
 
 
-@dataclass
-class Speech:
-    """One epoch and what belongs to it."""
-
-    answer: Answer
-    kind: turns.Kind
-    brain: BrainAnswer | None = None
-    is_told: bool = False  # AnswerStarted was
-    span: Work | None = None  # of its playout
-    reported: tuple[int, float] | None = None  # samples heard, by the client, and when it said so
-
-
 class Agent:
     """See the module."""
 
     def __init__(
-        self, house: House, hub: Hub, person: Person, history: History, playout: Playout, line: SpeechLine, spawn: Spawn
+        self,
+        house: House,
+        hub: Hub,
+        person: Person,
+        history: History,
+        playout: Playout,
+        line: SpeechLine,
+        spawn: Spawn,
+        settings: ports.SessionSettings,
     ) -> None:
         self._house = house
         self._hub = hub
         self._person = person
         self._history = history
-        self._playout = playout
+        self.playout = playout
         self._line = line
         self._spawn = spawn
         self._time = asyncio.get_running_loop().time
-        self.settings = ports.SessionSettings()
+        self.settings = settings
         self.client_buffer_s = ports.DEFAULT_CLIENT_BUFFER_S
         self.speeches: dict[int, Speech] = {}
         self.says: dict[int, str] = {}
@@ -122,12 +116,12 @@ class Agent:
         timeline = self._person.turn(action.turn).timeline
         epoch = action.epoch
         utterance = self._line.submit(
-            self._start(),
+            spoken_by(self.settings),
             timeline.work.trace_parent(),
             self._hub.session_id,
             lambda milestone: self._reached(epoch, milestone),
         )
-        answer = Answer(epoch, action.turn, utterance, words, self._playout, self._house.settings, self)
+        answer = Answer(epoch, action.turn, utterance, words, self.playout, self._house.settings, self)
         self.speeches[epoch] = Speech(answer, action.kind)
         self._spawn(answer.run())
         if not action.held:
@@ -145,29 +139,19 @@ class Agent:
             language=self.settings.language,
         )
 
-    def _start(self) -> gateway_pb2.SynthesizeStart:
-        """How the session speaks."""
-        settings, speech = self.settings, tts_lm_pb2.GenerateStart()
-        if settings.speech is not None:
-            speech.CopyFrom(settings.speech)
-        for name in ("resume", "text_timeout", "max_lead_frames", "trace"):
-            speech.ClearField(name)
-        if settings.voice:
-            speech.voice.name = settings.voice
-        speech.language = settings.language or speech.language
-        speech.instruct = settings.instruct or speech.instruct
-        form = stream_pb2.AudioFormat(
-            encoding=stream_pb2.AUDIO_ENCODING_PCM_S16LE, sample_rate_hz=ports.PLAYED_RATE_HZ, channel_count=1
-        )
-        return gateway_pb2.SynthesizeStart(speech=speech, format=form)
-
     def release(self, epoch: int) -> None:
-        """A held epoch is the answer."""
+        """A held epoch is the answer: what it wanted done may be done, what it said be told."""
         speech = self.speeches.get(epoch)
-        if speech is not None:
-            self._tell_started(speech)
-            if speech.answer.words.text:
-                self._tell_text(speech, speech.answer.words.text)
+        if speech is None:
+            return
+        if speech.brain is not None:
+            speech.brain.confirm()
+        self._tell_started(speech)
+        if speech.answer.words.text:
+            self._tell_text(speech, speech.answer.words.text)
+        calls, speech.calls = speech.calls, []
+        for call in calls:
+            self._call(speech, call)
 
     def _tell_started(self, speech: Speech) -> None:
         speech.is_told = True
@@ -201,7 +185,7 @@ class Agent:
 
     def has_moved(self, epoch: int) -> bool:
         """Whether more of it was sent since the last time."""
-        sent = self._playout.sent(epoch)
+        sent = self.playout.sent(epoch)
         moved, self._sent = (epoch, sent) != self._sent, (epoch, sent)
         return moved
 
@@ -226,7 +210,9 @@ class Agent:
         if speech is None:
             return
         answer, is_whole = speech.answer, action.ending is turns.Ending.COMPLETED
-        samples, text, heard = self._heard(speech, is_whole, action.audible)
+        heard = NOTHING
+        if action.audible:
+            heard = speech.heard(self.playout, self._time(), self.client_buffer_s, is_whole=is_whole)
         reason = answer.reason if is_whole else _REASONS.get(action.ending, _CANCELLED)
         if speech.kind is turns.Kind.APOLOGY:  # it was heard, but it is no answer
             reason, answer.error = FinishReason.FAILED, self._last_error
@@ -238,10 +224,10 @@ class Agent:
         if speech.span is not None:
             speech.span.end(reason.name)
         if speech.is_told:
-            self.last_heard = (samples, text)
+            self.last_heard = (heard.samples, heard.text)
             if speech.span is not None and not is_whole:
                 self._hub.tell(ports.PlayoutStopped(action.epoch, cleared=True))
-            self._tell_ended(speech, reason, samples, text, heard)
+            self._tell_ended(speech, reason, heard)
         if speech.kind is turns.Kind.ANSWER and action.ending not in _UNTOLD and self._is_last(action):
             error = answer.error.reason if answer.error is not None and reason is FinishReason.FAILED else None
             self.ended.append((self._person.turn(answer.turn).timeline.work, reason.name, error))
@@ -250,38 +236,27 @@ class Agent:
         """Not one that gives way to another attempt, or to the turn that goes on."""
         return action.audible or action.ending not in (turns.Ending.FAILED, turns.Ending.SUPERSEDED)
 
-    def _heard(self, speech: Speech, is_whole: bool, audible: bool) -> tuple[int, str, int]:
-        """Samples, text and how many characters of it."""
-        words = speech.answer.words
-        if not audible:
-            return 0, "", 0
-        samples = self._playout.sent(speech.answer.epoch) if is_whole else self._heard_samples(speech)
-        is_all = is_whole and speech.answer.speech_reason is FinishReason.COMPLETED
-        heard = len(words.text) if is_all else words.heard(samples)
-        return samples, words.text[:heard], heard
-
     def _heard_samples(self, speech: Speech) -> int:
-        """By the client's last word and the time since, or by what was sent and its buffer."""
-        sent = self._playout.sent(speech.answer.epoch)
-        if speech.reported is None:
-            return max(0, sent - round(self.client_buffer_s * ports.PLAYED_RATE_HZ))
-        samples, reported_s = speech.reported
-        return min(sent, samples + round((self._time() - reported_s) * ports.PLAYED_RATE_HZ))
+        return speech.heard_samples(self.playout, self._time(), self.client_buffer_s)
 
-    def _remember(self, speech: Speech, heard: int, is_whole: bool, audible: bool) -> None:
-        words, epoch = speech.answer.words, speech.answer.epoch
-        if speech.kind is turns.Kind.APOLOGY or not audible:
-            return
-        is_cut = not is_whole or speech.answer.speech_reason is not FinishReason.COMPLETED
-        self._history.answer(speech.answer.turn, epoch, words.text[:heard], interrupted=is_cut)
-        self._texts = {epoch: (words.text, heard)}
+    def _remember(self, speech: Speech, heard: Heard, is_whole: bool, audible: bool) -> None:
+        """In the history: what was heard, and the tools that were called for it, heard or not."""
+        answer = speech.answer
+        calls = self._person.turn(answer.turn).tools.unrecorded() if speech.kind is turns.Kind.ANSWER else []
+        is_audible = audible and speech.kind is not turns.Kind.APOLOGY
+        if calls or is_audible:
+            is_cut = not is_whole or answer.speech_reason is not FinishReason.COMPLETED
+            text = answer.words.text[: heard.characters] if is_audible else ""
+            self._history.answer(answer.turn, answer.epoch, text, interrupted=is_cut, calls=calls)
+        if is_audible:
+            self._texts = {answer.epoch: (answer.words.text, heard.characters)}
 
-    def _tell_ended(self, speech: Speech, reason: FinishReason, samples: int, text: str, heard: int) -> None:
+    def _tell_ended(self, speech: Speech, reason: FinishReason, heard: Heard) -> None:
         answer = speech.answer
         if answer.words.text:
-            self._hub.tell(ports.Transcript(answer.turn, False, answer.words.text, True, heard))
+            self._hub.tell(ports.Transcript(answer.turn, False, answer.words.text, True, heard.characters))
         error = answer.error if reason is FinishReason.FAILED else None
-        self._hub.tell(ports.AnswerEnded(answer.turn, answer.epoch, reason, samples, text, error))
+        self._hub.tell(ports.AnswerEnded(answer.turn, answer.epoch, reason, heard.samples, heard.text, error))
 
     def report(self, epoch: int, heard_samples: int) -> None:
         """The client says how far it has come."""
@@ -307,9 +282,36 @@ class Agent:
         speech = self.speeches.get(epoch)
         if speech is None:
             return
-        if not speech.answer.words.text and error is None:
+        has_called = bool(self._person.turn(speech.answer.turn).tools.made)
+        if not speech.answer.words.text and error is None and not has_called:
             self._hub.post(turns.TurnEmpty(epoch))
         speech.answer.text_is_over(reason, error)
+
+    def brain_calls(self, epoch: int, call: brain_pb2.ToolCall) -> None:
+        """See `person.Owner`. On a guess nothing is done."""
+        speech = self.speeches.get(epoch)
+        if speech is not None and speech.is_told:
+            self._call(speech, call)
+        elif speech is not None:
+            speech.calls.append(call)
+
+    def _call(self, speech: Speech, call: brain_pb2.ToolCall) -> None:
+        self._hub.post(turns.AnswerBusy(speech.answer.epoch))
+        if self._person.turn(speech.answer.turn).tools.call(call):
+            self._hub.tell(ports.ToolCalled(speech.answer.turn, speech.answer.epoch, call))
+
+    def tool_result(self, call_id: str, content: str, failed: bool) -> bool:
+        """What a tool answered, also when nobody waits for the answer any more. False: it was not called."""
+        turn = next((one for one in self._person.turns.values() if one.tools.is_open(call_id)), None)
+        if turn is None:
+            return False
+        alive = (speech for speech in self.speeches.values() if speech.answer.turn == turn.number)
+        brain = next((speech.brain for speech in alive if speech.brain is not None), None)
+        if brain is not None:
+            brain.tool_result(call_id, content, failed)
+        else:
+            turn.tools.close(call_id, content, failed)
+        return True
 
     def answer_text(self, answer: Answer) -> None:
         """See `answer.Owner`."""
@@ -329,7 +331,7 @@ class Agent:
     def answer_failed(self, answer: Answer, error: MeshError) -> None:
         """See `answer.Owner`."""
         logger.warning("answer failed", extra={"epoch": answer.epoch, "reason": error.reason})
-        self._hub.post(turns.AnswerFailed(answer.epoch))
+        self._hub.post(turns.AnswerFailed(answer.epoch, hopeless=error.status in _HOPELESS))
         self._last_error = error
         self._hub.tell(ports.Failed(error))
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from voicemesh.brain.v1 import brain_pb2
 from voicemesh.gateway.v1 import gateway_pb2
 from voicemesh.stream.v1 import stream_pb2
 
@@ -13,6 +15,7 @@ from services.gateway.session.formats import checked
 from services.gateway.session.ports import HEARD_RATE_HZ, PLAYED_RATE_HZ, SessionSettings, TurnDetection
 
 MAX_INSTRUCTIONS_CHARACTERS = 65536
+MAX_TOOLS, MAX_TOOLS_BYTES = 64, 1 << 18
 Mode = Literal["server_vad", "semantic_vad", "none"]
 _MODES: dict[int, Mode] = {
     gateway_pb2.TURN_DETECTION_MODE_UNSPECIFIED: "semantic_vad",
@@ -48,6 +51,7 @@ def asked_of(start: gateway_pb2.ConverseStart) -> Asked:
         temperature=sampling.temperature if sampling.HasField("temperature") else None,
         max_tokens=sampling.max_tokens if sampling.HasField("max_tokens") else None,
         echo_cancellation=start.echo_cancellation,
+        tools=_tools(start.tools),
         speech=start.speech,
     )
     return Asked(
@@ -56,6 +60,16 @@ def asked_of(start: gateway_pb2.ConverseStart) -> Asked:
         checked(start.output_format, PLAYED_RATE_HZ, "output_format", 1),
         bool(start.resume_token),
     )
+
+
+def _tools(wanted: Sequence[brain_pb2.Tool]) -> tuple[brain_pb2.Tool, ...]:
+    if len(wanted) > MAX_TOOLS or sum(tool.ByteSize() for tool in wanted) > MAX_TOOLS_BYTES:
+        sentence = f"At most {MAX_TOOLS} tools and {MAX_TOOLS_BYTES} bytes of them are taken."
+        raise InvalidRequest(sentence, reason="TOO_LARGE", field="tools")
+    names = [tool.name for tool in wanted]
+    if not all(names) or len(set(names)) < len(names):
+        raise InvalidRequest("Every tool has a name of its own.", field="tools")
+    return tuple(wanted)
 
 
 def _detection(wanted: gateway_pb2.TurnDetection) -> TurnDetection:

@@ -20,6 +20,7 @@ from common.status import error_of
 from common.stream import FinishReason
 from services.gateway.clients import Replica, Stages, StageStream
 from services.gateway.search import Patience, Search
+from services.gateway.session.tool_book import ToolBook
 
 logger = logging.getLogger(__name__)
 CANCEL_S = 0.1  # a brain that does not acknowledge a stop within this is hung up on
@@ -35,6 +36,7 @@ class Listener(Protocol):
     def brain_started(self, tokenizer_fingerprint: str) -> None: ...
     def brain_transcript(self, text: str, final: bool) -> None: ...
     def brain_text(self, text: str, ids: Sequence[int]) -> None: ...
+    def brain_tool_call(self, call: brain_pb2.ToolCall) -> None: ...
     def brain_ended(self, reason: FinishReason, error: MeshError | None) -> None: ...
 
 
@@ -42,12 +44,19 @@ class BrainAnswer:
     """`start` is what the turn builds on. Somebody must `run` it; the other methods never wait."""
 
     def __init__(
-        self, stages: Stages, session_id: str, start: brain_pb2.RespondStart, patience: Patience, listener: Listener
+        self,
+        stages: Stages,
+        session_id: str,
+        start: brain_pb2.RespondStart,
+        patience: Patience,
+        listener: Listener,
+        tools: ToolBook | None = None,
     ) -> None:
         self._stages = stages
         self._session_id = session_id
         self._start = start
         self._listener = listener
+        self._tools = ToolBook() if tools is None else tools
         self._search = Search(stages.brain, session_id, patience)
         self._stream: Stream | None = None
         self._time = asyncio.get_running_loop().time
@@ -57,6 +66,7 @@ class BrainAnswer:
         self._is_cancelled = False
         self._is_over = False
         self._answer: list[str] = []
+        self._asked: set[str] = set()  # calls that the replica in use waits for
         self._task: asyncio.Task[None] | None = None
         self._left: Stream | None = None  # its last word was heard
         self._cancelled_s = 0.0
@@ -82,6 +92,16 @@ class BrainAnswer:
         if not self._is_finished:
             self._is_finished = True
             self._tell(brain_pb2.RespondRequest(finish=brain_pb2.Finish()))
+
+    def confirm(self) -> None:
+        """The turn will not be taken back: no replica that comes to it later may make it wait."""
+        self._start.speculative = False
+
+    def tool_result(self, call_id: str, content: str, failed: bool) -> None:
+        """What a tool answered; that a call of that id is open is the caller's business."""
+        for result in self._tools.answered(call_id, content, failed):
+            if result.id in self._asked:  # not by a replica that is gone
+                self._tell(brain_pb2.RespondRequest(tool_result=result))
 
     def cancel(self) -> None:
         """Nobody wants the answer. The brain is told, and hung up on when it does not say in time that it stopped."""
@@ -165,6 +185,7 @@ class BrainAnswer:
         start = brain_pb2.RespondStart()
         start.CopyFrom(self._start)
         start.partial_answer += "".join(self._answer)
+        self._asked.clear()
         stream.send(brain_pb2.RespondRequest(session_id=self._session_id, start=start))
         self._send_audio(bytes(self._audio))
         if self._words:
@@ -187,7 +208,19 @@ class BrainAnswer:
             self._search.progressed()
             self._answer.append(response.text.text)
             self._listener.brain_text(response.text.text, response.text.ids)
+        elif payload == "tool_call":
+            self._called(response.tool_call)
         return None
+
+    def _called(self, call: brain_pb2.ToolCall) -> None:
+        """Another replica, or another attempt, may want what was called already: nothing is done twice."""
+        self._search.progressed()
+        self._asked.add(call.id)
+        known = self._tools.result(call)
+        if known is None:
+            self._listener.brain_tool_call(call)
+        else:
+            self._tell(brain_pb2.RespondRequest(tool_result=known))
 
     def _ended(self, ended: stream_pb2.Ended) -> FinishReason:
         """The brain's last word; raises it when another replica may do better."""

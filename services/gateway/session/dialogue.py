@@ -1,7 +1,7 @@
 """One conversation: the turn machine and everything it moves.
 
-    transport ── hear, type, interrupt ──▶ machine ──▶ person (the brain listens), agent (answers), playout
-    transport ◀─ tell, play ◀──────────────────────────┘
+    transport ── hear, type, interrupt ──▶ steps ──▶ deeds ──▶ person (the brain listens), agent (answers), playout
+    transport ◀─ tell, play ◀──────────────────────────────────┘
 
 All of it runs on the event loop but the tick, which the pacer's thread calls every 20 ms. Knows no packets and decides
 nothing: `services.gateway.turns` does.
@@ -12,19 +12,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
+from voicemesh.brain.v1 import brain_pb2
 
-from common.errors import InvalidRequest, MeshError
+from common.errors import InvalidRequest, MeshError, OutOfOrder
 from common.stream import FinishReason
 from common.telemetry import Milestone
 from services.gateway.access import spend_text
 from services.gateway.media import playout as media
-from services.gateway.session import ports
+from services.gateway.session import ports, thinking
 from services.gateway.session.agent import Agent
+from services.gateway.session.aside import Aside
+from services.gateway.session.brain_client import BrainAnswer, Listener
+from services.gateway.session.deeds import Deeds, state_of
 from services.gateway.session.ears import Ears
 from services.gateway.session.history import History
 from services.gateway.session.house import House
@@ -32,15 +34,25 @@ from services.gateway.session.measures import Measures
 from services.gateway.session.mouth import Mouth
 from services.gateway.session.person import Ear, Person, Turn
 from services.gateway.session.recording import Recording
-from services.gateway.session.thinking import opened
+from services.gateway.session.steps import Alarms, Steps
+from services.gateway.session.tasks import Tasks
 from services.gateway.session.timeline import Timeline
 from services.gateway.session.tuning import tuned
 from services.gateway.turns import types as turns
+from services.gateway.turns.backchannel import LexicalOverlap
 from services.gateway.turns.machine import TurnMachine
+from services.gateway.turns.settings import TurnSettings
 
 logger = logging.getLogger(__name__)
 MAX_FORESIGHT_S = 10.0  # a client may say what will be heard, but not whenever
 PROGRESS_S = 0.25  # between two signs of life of what is being played
+RELEASE_S = 2.0  # for what still runs when a conversation is over
+
+
+def check_tools(house: House, settings: ports.SessionSettings) -> None:
+    """`OutOfOrder` for tools that no brain here would call."""
+    if settings.tools and not house.stages.brain_calls_tools:
+        raise OutOfOrder("The brain here calls no tools.", reason="UNSUPPORTED", field="tools")
 
 
 class Dialogue:
@@ -58,37 +70,37 @@ class Dialogue:
         self.resume_token = resume_token
         self.begun_s = time.time()
         self.kind = ""
+        check_tools(house, settings)
         self._house = house
         self._forget = forget
-        self._loop = asyncio.get_running_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._time = asyncio.get_running_loop().time
         self._is_over = asyncio.Event()
         self._reason = "closed"
-        self._events: deque[turns.Event] = deque()
-        self._is_stepping = False
-        self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._machine = TurnMachine(tuned(house.settings, settings.turn_detection), self._loop.time())
+        self._tasks = Tasks(self._broke)
+        self._alarms = Alarms()
+        self._machine = TurnMachine(self._tuned(settings), self._time())
         self._mouth = Mouth(house.clock, self._played)
-        self._playout = self._mouth.playout
         self._history = History(house.numbers.history_audio_bytes)
-        recording = Recording(self._machine.settings.max_turn_s + self._machine.settings.preroll_s + 5.0)
+        recording = Recording(self.settings.max_turn_s + self.settings.preroll_s + 5.0)
         self._ears = Ears(house.new_listener(), recording)
         self.person = Person(recording, self._open_brain, self._new_timeline)
         self._line = house.new_line()
-        self.agent = Agent(house, self, self.person, self._history, self._playout, self._line, self._spawn)
-        self.agent.settings = settings
-        self._say_text = ""
-        self._turn_of: dict[int, int] = {}  # epochs of answers → turns
+        self.agent = Agent(
+            house, self, self.person, self._history, self._mouth.playout, self._line, self._tasks.spawn, settings
+        )
         self._measures = Measures(house.telemetry)
-        self._unanswered = False  # a turn was committed that nothing answers by itself
-        self._spawn(self._line.run())
+        self._aside = Aside(self._overhear, LexicalOverlap(), self._judged)
+        self._deeds = Deeds(
+            house, self, self.agent, self.person, self._history, self._measures, self._aside, self._alarms, self._tasks
+        )
+        self._steps = Steps(self._machine, self._alarms, self._deeds.do, self._deeds.end_spans)
+        self._tasks.spawn(self._line.run())
 
     # What a transport calls: see `ports.Conversation`.
 
     @property
     def state(self) -> ports.State:
-        state = self._machine.state
-        return ports.State.CLOSING if state is turns.State.CLOSED else ports.State(state.value)
+        return state_of(self._machine.state)
 
     @property
     def epoch(self) -> int:
@@ -103,6 +115,11 @@ class Dialogue:
         """What is being made or heard now."""
         return self._machine.wanted_epoch
 
+    @property
+    def settings(self) -> TurnSettings:
+        """The numbers of its turns."""
+        return self._machine.settings
+
     def is_carried_by(self, transport: ports.Transport) -> bool:
         """Whether that transport is the one in use."""
         return self._mouth.transport is transport
@@ -111,9 +128,15 @@ class Dialogue:
         if not samples.size or self._mouth.transport is None:
             return
         heard, told = self._ears.hear(samples, arrived_s)
-        self.person.hear(heard.astype("<i2").tobytes())
+        pcm = heard.astype("<i2").tobytes()
+        self.person.hear(pcm)
+        self._aside.hear(pcm)
         for event in told:
             self.post(event)
+
+    def feed_silence(self, duration_s: float) -> None:
+        """As if that had been heard."""
+        self.hear(np.zeros(round(duration_s * ports.HEARD_RATE_HZ), np.int16), self._time())
 
     def type(self, text: str) -> None:
         text = self._checked(text)
@@ -121,7 +144,7 @@ class Dialogue:
         self.post(turns.Typed())
 
     def commit(self) -> None:
-        if self._unanswered and self._machine.state is turns.State.LISTENING:
+        if self._deeds.is_unanswered and self._machine.state is turns.State.LISTENING:
             self.post(turns.AnswerRequested())
         else:
             self.post(turns.CommitInput())
@@ -135,9 +158,15 @@ class Dialogue:
         return self.agent.last_heard
 
     def say(self, text: str, interruptible: bool) -> int:
-        self._say_text = self._checked(text)
+        self._deeds.say_text = self._checked(text)
         self.post(turns.Say(interruptible))
         return self._machine.epoch
+
+    def tool_result(self, call_id: str, content: str, failed: bool) -> None:
+        if len(content) > self._house.numbers.max_text_characters:
+            raise InvalidRequest("A tool's answer holds too much.", reason="TOO_LARGE", field="tool_result")
+        if not self.agent.tool_result(call_id, content, failed):
+            raise InvalidRequest("No call of that id waits for an answer.", field="tool_result.id")
 
     def report_playback(self, heard_sample_offset: int | None, client_buffer_s: float | None) -> None:
         if client_buffer_s is not None:
@@ -152,7 +181,8 @@ class Dialogue:
         self._milestone(epoch, Milestone.FIRST_OPUS, encoded_s)
 
     def update(self, settings: ports.SessionSettings) -> None:
-        self._machine.configure(tuned(self._house.settings, settings.turn_detection))
+        check_tools(self._house, settings)
+        self._machine.configure(self._tuned(settings))
         self.agent.settings = settings
 
     def suspend(self) -> None:
@@ -167,7 +197,7 @@ class Dialogue:
         self.kind = transport.kind
         self.agent.client_buffer_s = transport.client_buffer_s
         if replaced is not None:
-            self._spawn(replaced.close("replaced"))
+            self._tasks.spawn(replaced.close("replaced"))
         self.post(turns.Connected())
 
     def end(self, reason: str) -> None:
@@ -197,30 +227,23 @@ class Dialogue:
         spend_text(len(text))
         return text
 
+    def _tuned(self, settings: ports.SessionSettings) -> TurnSettings:
+        hears = self._house.numbers.overlap_by_words and self._house.stages.brain_hears
+        return tuned(self._house.settings, settings.turn_detection, hears=hears)
+
     def _milestone(self, epoch: int, milestone: Milestone, loop_s: float) -> None:
-        turn = self._turn_of.get(epoch)
+        turn = self._deeds.turn_of.get(epoch)
         if turn is None or turn not in self.person.turns:
             return
-        unix_s = time.time() + min(loop_s - self._loop.time(), MAX_FORESIGHT_S)
+        unix_s = time.time() + min(loop_s - self._time(), MAX_FORESIGHT_S)
         if self.person.turn(turn).timeline.reached(milestone, unix_s):
             self.agent.tell_measured(turn)
 
-    # The machine: one step at a time; what an action leads to waits until all actions of the step are done.
+    # What its parts tell.
 
     def post(self, event: turns.Event) -> None:
-        """Something happened."""
-        self._events.append(event)
-        if self._is_stepping:
-            return
-        self._is_stepping = True
-        try:
-            while self._events:
-                for action in self._machine.step(self._events.popleft(), self._loop.time()):
-                    self._do(action)
-                self._end_spans()
-        finally:
-            self._is_stepping = False
-        self._arm("machine", self._machine.due_s, lambda: self.post(turns.Tick()))
+        """To the turn machine, after the step that runs."""
+        self._steps.post(event)
 
     def tell(self, event: ports.SessionEvent) -> None:
         """To the person's client."""
@@ -229,127 +252,24 @@ class Dialogue:
         if self._mouth.transport is not None:
             self._mouth.transport.tell(event)
 
-    def _arm(self, name: str, due_s: float | None, call: Callable[[], None]) -> None:
-        timer = self._timers.pop(name, None)
-        if timer is not None:
-            timer.cancel()
-        if due_s is not None and not self._is_over.is_set():
-            self._timers[name] = self._loop.call_at(due_s, call)
-
-    def _do(self, action: turns.Action) -> None:
-        self._measures.did(action, self._loop.time())
-        match action:
-            case turns.RaiseFloor():
-                self._playout.raise_floor(action.floor)
-            case turns.BeginAnswer():
-                self._begin(action)
-            case turns.QueueSay():
-                self.agent.says[action.epoch] = self._say_text
-            case turns.ReleaseAnswer():
-                self.agent.release(action.epoch)
-            case turns.EndAnswer():
-                self.agent.end(action)
-            case turns.StartPlayout():
-                self.agent.play(action.epoch)
-            case turns.StopPlayout():
-                self._arm("drained", None, lambda: None)
-            case turns.HoldPlayout():
-                self._playout.hold()
-            case turns.ResumePlayout():
-                self._playout.resume()
-            case turns.FeedSilence():
-                self.hear(np.zeros(round(action.duration_s * ports.HEARD_RATE_HZ), np.int16), self._loop.time())
-            case turns.Release():
-                self._spawn(self._release())
-            case turns.JudgeTurn() | turns.JudgeOverlap():
-                self._judge(action)
-            case _:
-                self._narrate(action)
-
-    def _begin(self, action: turns.BeginAnswer) -> None:
-        self._unanswered = False
-        if action.kind is turns.Kind.SAY and action.epoch not in self.agent.says:
-            self.agent.says[action.epoch] = self._say_text
-        if action.kind is turns.Kind.ANSWER:
-            self._turn_of[action.epoch] = action.turn
-            while len(self._turn_of) > 64:
-                del self._turn_of[min(self._turn_of)]
-        self.agent.begin(action)
-
-    def _judge(self, action: turns.JudgeTurn | turns.JudgeOverlap) -> None:
-        if isinstance(action, turns.JudgeOverlap):
-            self._measures.voice_began(self.person.recording.time_of(action.from_sample))
-        else:
-            self._spawn(self._judge_turn(action))
-
-    async def _judge_turn(self, action: turns.JudgeTurn) -> None:
-        """Ask the turn model, off the loop."""
-        pcm = self.person.recording.cut(action.from_sample, action.end_sample)
-        samples, text = np.frombuffer(pcm, "<i2"), self.person.turn(action.turn).understood
-        model, judges = self._house.turn_model, self._house.judges
-        if judges is None:
-            p_complete = model.p_complete(samples, text)
-        else:
-            p_complete = await self._loop.run_in_executor(judges, model.p_complete, samples, text)
-        self.post(turns.TurnJudged(action.turn, action.revision, p_complete))
-
-    def _narrate(self, action: turns.Action) -> None:
-        match action:
-            case turns.StateChanged():
-                state = ports.State.CLOSING if action.state is turns.State.CLOSED else ports.State(action.state.value)
-                self.tell(ports.StateChanged(state, action.turn, self.epoch))
-            case turns.CandidateChanged():
-                self.tell(ports.SpeechCandidate(action.active))
-            case turns.SpeechStarted():
-                turn = self.person.begins(action.turn, action.from_sample)
-                self._cut_by(turn.timeline)
-                self.tell(ports.UserSpeechStarted(action.turn, action.from_sample / ports.HEARD_RATE_HZ))
-            case turns.SpeechStopped():
-                self.person.turn(action.turn).end_sample = action.end_sample
-                self.tell(ports.UserSpeechStopped(action.turn, action.end_sample / ports.HEARD_RATE_HZ))
-            case turns.TurnCommitted():
-                self._committed(action)
-            case turns.TurnReopened():
-                if action.committed:
-                    self._history.withdraw(action.turn)
-                self.person.goes_on(action.turn)
-            case turns.TurnDropped():
-                self._history.withdraw(action.turn)
-                self.person.drop(action.turn)
-            case turns.FalseInterruption():
-                self.tell(ports.FalseInterruption(action.resumed))
-            case turns.BackchannelHeard():
-                self.tell(ports.Backchannel())
-            case turns.UserAway():
-                self.tell(ports.UserAway())
-            case turns.AnswerLost():
-                logger.warning("no answer after all attempts", extra={"session": self.session_id})
-
-    def _committed(self, action: turns.TurnCommitted) -> None:
-        now_s, unix_s = self._loop.time(), time.time()
-        stopped_s = now_s if action.typed else self.person.recording.time_of(self.person.turn(action.turn).end_sample)
-        turn = self.person.commit(action.turn, action.from_sample, action.end_sample)
-        turn.timeline.open(unix_s - max(0.0, now_s - stopped_s), unix_s)
-        self._cut_by(turn.timeline)
-        self._history.person(turn.number, turn.text, turn.audio)
-        self._unanswered = action.epoch is None
-        self.tell(ports.TurnCommitted(turn.number, action.typed))
-        if turn.typed and not turn.audio:
-            self.tell(ports.Transcript(turn.number, True, turn.text, True))
-
-    def _cut_by(self, timeline: Timeline) -> None:
-        for work, _, _ in self.agent.ended:
-            work.cut_by(timeline.work.trace_parent())
-
-    def _end_spans(self) -> None:
-        for work, reason, error in self.agent.ended:
-            work.end(reason, error)
-        self.agent.ended.clear()
-
-    # The brain.
-
     def _open_brain(self, turn: Turn) -> Ear:
-        return opened(self._house, self, self._spawn, self.session_id, turn, self.agent.settings, self._history)
+        speculates = self.settings.speculate and self.settings.create_response
+        return thinking.opened(
+            self._house,
+            self,
+            self._tasks.spawn,
+            self.session_id,
+            turn,
+            self.agent.settings,
+            self._history,
+            speculates and self.settings.policy is turns.Policy.SERVER_VAD,
+        )
+
+    def _overhear(self, listener: Listener) -> BrainAnswer:
+        return thinking.overheard(self._house, self._tasks.spawn, self.session_id, listener)
+
+    def _judged(self, epoch: int, verdict: turns.Overlap) -> None:
+        self.post(turns.OverlapJudged(epoch, verdict))
 
     def _new_timeline(self, number: int) -> Timeline:
         return Timeline(self._house.telemetry.turn(session_id=self.session_id, epoch=self.epoch))
@@ -361,6 +281,10 @@ class Dialogue:
     def brain_is_over(self, epoch: int, reason: FinishReason, error: MeshError | None) -> None:
         """See `person.Owner`."""
         self.agent.brain_is_over(epoch, reason, error)
+
+    def brain_calls(self, epoch: int, call: brain_pb2.ToolCall) -> None:
+        """See `person.Owner`."""
+        self.agent.brain_calls(epoch, call)
 
     def brain_understood(self, turn: int, text: str, final: bool) -> None:
         """See `person.Owner`."""
@@ -375,15 +299,12 @@ class Dialogue:
     def _played(self, first_of: int | None, unix_s: float, news: tuple[media.PlayoutEvent, ...]) -> None:
         if first_of is not None:
             self.agent.is_heard(first_of, unix_s)
-            self._arm("progress", self._loop.time() + PROGRESS_S, self._progress)
+            self._alarms.set("progress", self._time() + PROGRESS_S, self._progress)
         for event in news:
             self._measures.played(event)
             if isinstance(event, media.Finished):
-                self._arm(
-                    "drained",
-                    self._loop.time() + self.agent.client_buffer_s,
-                    lambda epoch=event.epoch: self._drained(epoch),  # type: ignore[misc]
-                )
+                due_s, epoch = self._time() + self.agent.client_buffer_s, event.epoch
+                self._alarms.set("drained", due_s, lambda epoch=epoch: self._drained(epoch))  # type: ignore[misc]
 
     def _drained(self, epoch: int) -> None:
         self.tell(ports.PlayoutStopped(epoch, cleared=False))
@@ -397,42 +318,29 @@ class Dialogue:
         if self.agent.has_moved(epoch):
             self.post(turns.PlayoutProgress(epoch))
             self.agent.progress(epoch)
-        self._arm("progress", self._loop.time() + PROGRESS_S, self._progress)
+        self._alarms.set("progress", self._time() + PROGRESS_S, self._progress)
 
     # The end.
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run beside the conversation. A bug in it ends this conversation, not the others."""
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
+    def _broke(self, error: BaseException) -> None:
+        logger.error("conversation broke", exc_info=error, extra={"session": self.session_id})
+        self.end("broken")
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if task.cancelled() or task.exception() is None:
-            return
-        logger.error("conversation broke", exc_info=task.exception(), extra={"session": self.session_id})
-        self._reason = "broken"
-        self.post(turns.Close())
+    def release(self) -> None:
+        """Begin to give everything back."""
+        self._tasks.spawn(self._release())
 
     async def _release(self) -> None:
-        """Give everything back."""
         transport = self._mouth.detach()
+        self._aside.over()
         self.agent.close()
         self.person.close()
         self._line.finish()
-        self._end_spans()
+        self._deeds.end_spans()
         if transport is not None:
             await transport.close(self._reason)
-        mine = asyncio.current_task()
-        others = [task for task in self._tasks if task is not mine]
-        if others:
-            await asyncio.wait(others, timeout=2.0)
-        for task in others:
-            task.cancel()
+        await self._tasks.end(RELEASE_S)
         self.post(turns.Released())
         self._is_over.set()
-        for timer in self._timers.values():
-            timer.cancel()
+        self._alarms.close()
         self._forget(self)

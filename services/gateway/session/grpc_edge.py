@@ -149,6 +149,9 @@ class Converse:
                 dialogue.clear()
             case "playback":
                 self._report(dialogue, request.playback)
+            case "tool_result":
+                result = request.tool_result
+                dialogue.tool_result(result.id, result.content, result.failed)
 
     def _report(self, dialogue: Dialogue, report: gateway_pb2.PlaybackReport) -> None:
         rate_hz = self._asked.output_format.sample_rate_hz

@@ -5,9 +5,12 @@ Pure. A turn that is reopened replaces itself, one that was none is withdrawn. R
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from voicemesh.brain.v1 import brain_pb2
+
+from services.gateway.session.tool_book import Made
 
 MAX_ENTRIES = 512
 CUT_ENTRIES = 32
@@ -23,6 +26,7 @@ class Said:
     audio: bytes = b""
     epoch: int | None = None
     interrupted: bool = False
+    calls: tuple[Made, ...] = ()  # of tools, before the text
 
     @property
     def is_answer(self) -> bool:
@@ -55,21 +59,22 @@ class History:
         """It was no turn, or is not over."""
         self._keep([entry for entry in self._entries if entry.is_answer or entry.turn != turn])
 
-    def answer(self, turn: int, epoch: int, text: str, interrupted: bool) -> None:
-        """What was heard of an answer; nothing, and it never happened."""
+    def answer(self, turn: int, epoch: int, text: str, interrupted: bool, calls: Sequence[Made] = ()) -> None:
+        """What was heard of an answer, and what was called for it; nothing of both, and it never happened."""
         self._keep([entry for entry in self._entries if entry.epoch != epoch])
-        if text.strip():
-            self._add(Said(turn, text, epoch=epoch, interrupted=interrupted))
+        if text.strip() or calls:
+            self._add(Said(turn, text, epoch=epoch, interrupted=interrupted, calls=tuple(calls)))
 
     def forget_answer(self, epoch: int) -> str:
-        """Take an answer back because it goes on; returns what was heard of it."""
+        """Take an answer back because it goes on; returns what was heard of it. What was called stays called."""
         text = next((entry.text for entry in self._entries if entry.epoch == epoch), "")
-        self._keep([entry for entry in self._entries if entry.epoch != epoch])
+        self._entries = [replace(one, text="") if one.epoch == epoch and one.calls else one for one in self._entries]
+        self._keep([entry for entry in self._entries if entry.epoch != epoch or entry.calls])
         return text
 
     def before(self, turn: int) -> list[brain_pb2.Message]:
         """All that came before that turn, as the brain wants it."""
-        return [_message(entry) for entry in self._entries if entry.turn < turn]
+        return [message for entry in self._entries if entry.turn < turn for message in _messages(entry)]
 
     def _keep(self, entries: list[Said]) -> None:
         if len(entries) != len(self._entries):
@@ -92,6 +97,11 @@ class History:
             self._entries[index] = replace(entry, audio=b"", text=entry.text or "[spoken]")
 
 
-def _message(entry: Said) -> brain_pb2.Message:
+def _messages(entry: Said) -> Iterator[brain_pb2.Message]:
     role = brain_pb2.ROLE_ASSISTANT if entry.is_answer else brain_pb2.ROLE_USER
-    return brain_pb2.Message(role=role, text=entry.text, audio=entry.audio, interrupted=entry.interrupted)
+    for call, result in entry.calls:
+        yield brain_pb2.Message(role=role, tool_calls=[call])
+        content = f"Error: {result.content}" if result.failed else result.content
+        yield brain_pb2.Message(role=brain_pb2.ROLE_TOOL, text=content, tool_call_id=call.id)
+    if entry.text or entry.audio or not entry.calls:
+        yield brain_pb2.Message(role=role, text=entry.text, audio=entry.audio, interrupted=entry.interrupted)

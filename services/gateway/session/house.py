@@ -44,6 +44,7 @@ class Numbers:
     history_audio_bytes: int = 4_000_000
     max_sessions: int = 32
     normalise: Normalisation = "off"
+    overlap_by_words: bool = True  # speech over an answer is judged by its words, where a brain hears
     drain_s: float = 60.0
 
 

@@ -30,6 +30,8 @@ class Narrator:
             return self._transcript(event)
         if isinstance(event, ports.AnswerEnded):
             return _ended(event, sample_count)
+        if isinstance(event, ports.ToolCalled):
+            return Response(tool_call=event.call)
         turn = getattr(event, "turn", None)
         self._turn = self._turn if turn is None else turn
         told = gateway_pb2.TurnEvent(type=_name(event), turn=self._turn, time=timestamp(time.time()))

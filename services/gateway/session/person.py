@@ -11,11 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from voicemesh.brain.v1 import brain_pb2
+
 from common.errors import InvalidRequest, MeshError
 from common.stream import FinishReason
 from services.gateway.session.brain_client import BrainAnswer
 from services.gateway.session.recording import Recording
 from services.gateway.session.timeline import Timeline
+from services.gateway.session.tool_book import ToolBook
 
 KEPT_TURNS = 64  # whose timeline can be asked for
 
@@ -26,6 +29,7 @@ class Owner(Protocol):
     def brain_says(self, epoch: int, text: str, token_count: int) -> None: ...
     def brain_is_over(self, epoch: int, reason: FinishReason, error: MeshError | None) -> None: ...
     def brain_understood(self, turn: int, text: str, final: bool) -> None: ...
+    def brain_calls(self, epoch: int, call: brain_pb2.ToolCall) -> None: ...
 
 
 class Ear:
@@ -49,6 +53,10 @@ class Ear:
         if self.epoch is not None:
             self._owner.brain_says(self.epoch, text, max(1, len(ids)))
 
+    def brain_tool_call(self, call: brain_pb2.ToolCall) -> None:
+        if self.epoch is not None:
+            self._owner.brain_calls(self.epoch, call)
+
     def brain_ended(self, reason: FinishReason, error: MeshError | None) -> None:
         self.is_over = True
         if self.epoch is not None:
@@ -69,6 +77,7 @@ class Turn:
     understood: str = ""  # of what they said aloud, so far
     is_committed: bool = False
     is_answered: bool = False  # an answer was begun
+    tools: ToolBook = field(default_factory=ToolBook)  # called for it
 
     @property
     def text(self) -> str:

@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from voicemesh.brain.v1 import brain_pb2
 from voicemesh.tts_lm.v1 import tts_lm_pb2
 
 from common.errors import MeshError
@@ -63,6 +64,7 @@ class SessionSettings:
     echo_cancellation: bool | None = None  # of our voice in their microphone; None: not of gRPC, which has no room
     temperature: float | None = None
     max_tokens: int | None = None
+    tools: tuple[brain_pb2.Tool, ...] = ()  # that the brain may have the client call
     speech: tts_lm_pb2.GenerateStart | None = None  # everything else of tts_lm's start; voice, language, instruct win
 
 
@@ -177,6 +179,15 @@ class Backchannel:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCalled:
+    """The answer goes on once the client has called it and told `Conversation.tool_result`."""
+
+    turn: int
+    epoch: int
+    call: brain_pb2.ToolCall
+
+
+@dataclass(frozen=True, slots=True)
 class TurnMeasured:
     """The milestones of a turn so far, in seconds since `user_speech_end`; told once the answer sounds and again when
     the client has said when it was heard."""
@@ -210,6 +221,7 @@ SessionEvent = (
     | PlayoutStopped
     | FalseInterruption
     | Backchannel
+    | ToolCalled
     | TurnMeasured
     | Failed
     | UserAway
@@ -284,6 +296,9 @@ class Conversation(Protocol):
 
     def say(self, text: str, interruptible: bool) -> int:
         """Speak a text that no brain thought of; returns its epoch."""
+
+    def tool_result(self, call_id: str, content: str, failed: bool) -> None:
+        """What a tool answered. `InvalidRequest` when no call of that id waits for it."""
 
     def report_playback(self, heard_sample_offset: int | None, client_buffer_s: float | None) -> None:
         """From a client with a clock of its own: samples (24 kHz) of the current answer heard, what it buffers."""

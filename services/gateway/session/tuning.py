@@ -13,9 +13,11 @@ _EAGERNESS = {"low": 1.6, "auto": 1.0, "medium": 1.0, "high": 0.6}
 _SHORTEST_S, _LONGEST_S = 0.1, 10.0
 
 
-def tuned(settings: TurnSettings, wanted: TurnDetection) -> TurnSettings:
-    """`settings` as a session wants them. `InvalidRequest` for numbers that cannot work."""
+def tuned(settings: TurnSettings, wanted: TurnDetection, *, hears: bool = False) -> TurnSettings:
+    """`settings` as a session wants them; `hears`: somebody can say what is said over answers. `InvalidRequest` for
+    numbers that cannot work."""
     changes: dict[str, object] = {
+        "await_overlap_verdict": settings.await_overlap_verdict or hears,
         "policy": Policy.MANUAL if wanted.mode == "none" else settings.policy,
         "create_response": settings.create_response and wanted.create_response,
         "interrupt_response": settings.interrupt_response and wanted.interrupt_response,

@@ -48,6 +48,9 @@ class NotedConversation:
         self._note("say", text, interruptible)
         return 1
 
+    def tool_result(self, call_id: str, content: str, failed: bool) -> None:
+        self._note("tool_result", call_id, content, failed)
+
     def report_playback(self, heard_sample_offset: int | None, client_buffer_s: float | None) -> None:
         self._note("report_playback", heard_sample_offset, client_buffer_s)
 

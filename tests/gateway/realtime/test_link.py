@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.realtime import RealtimeServerEvent
 from pydantic import TypeAdapter
+from voicemesh.brain.v1 import brain_pb2
 
 from common.errors import InvalidRequest, Overloaded
 from common.stream import FinishReason
 from services.gateway.realtime.commands import MAX_DEPTH, MAX_MESSAGE_BYTES
 from services.gateway.realtime.link import Link
 from services.gateway.realtime.settings import Offer
-from services.gateway.session.ports import AnswerEnded, AnswerStarted, Block, SessionSettings, UserAway
+from services.gateway.session.ports import AnswerEnded, AnswerStarted, Block, SessionSettings, ToolCalled, UserAway
 from tests.gateway.realtime.house import NotedConversation, Wire
 
 OFFICIAL: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
@@ -60,6 +61,60 @@ class Client:
 
     def update(self, **session: Any) -> Any:
         return self.say("session.update", session={"type": "realtime", **session})
+
+
+LOOK_UP = {
+    "type": "function",
+    "name": "look_up",
+    "description": "a word",
+    "parameters": {"type": "object", "properties": {"word": {"type": "string", "maxLength": 9}}},
+}
+
+
+def wanted(call_id: str, **arguments: Any) -> brain_pb2.ToolCall:
+    call = brain_pb2.ToolCall(id=call_id, name="look_up")
+    call.arguments.update(arguments)
+    return call
+
+
+def test_functions_are_offered_as_they_were_given() -> None:
+    client = Client()
+    (updated,) = client.update(tools=[LOOK_UP])
+    OFFICIAL.validate_python(updated)
+    assert updated["session"]["tools"] == [LOOK_UP]
+    assert updated["session"]["tool_choice"] == "auto"
+    assert [tool.name for tool in client.conversation.settings.tools] == ["look_up"]
+    (updated,) = client.update(tool_choice="none")
+    assert updated["session"]["tools"] == []
+
+
+def test_a_function_is_called_answered_and_the_same_response_goes_on() -> None:
+    client = Client()
+    client.update(tools=[LOOK_UP])
+    client.conversation.tell(AnswerStarted(1, 1), ToolCalled(1, 1, wanted("call_7", word="fox", depth=2)))
+    told = client.wire.take()
+    for event in told:
+        OFFICIAL.validate_python(event)
+    done = next(event for event in told if event["type"] == "response.function_call_arguments.done")
+    assert (done["call_id"], json.loads(done["arguments"])) == ("call_7", {"word": "fox", "depth": 2})
+    item = next(event["item"] for event in told if event["type"] == "response.output_item.done")
+    assert (item["type"], item["status"], item["name"]) == ("function_call", "completed", "look_up")
+    output = {"type": "function_call_output", "call_id": "call_7", "output": "a small animal"}
+    added = client.say("conversation.item.create", item=output)
+    assert [event["type"] for event in added] == ["conversation.item.added", "conversation.item.done"]
+    assert client.say("response.create") == []  # as OpenAI's clients do
+    assert client.conversation.asked[-1] == ("tool_result", "call_7", "a small animal", False)
+    client.conversation.tell(AnswerEnded(1, 1, FinishReason.COMPLETED, 24000, "A fox."))
+    response = client.wire.take()[-1]["response"]
+    assert [item["type"] for item in response["output"]] == ["message", "function_call"]
+
+
+def test_an_output_that_nobody_waits_for_is_refused() -> None:
+    client = Client()
+    client.conversation.raising = InvalidRequest("No call of that id waits for an answer.")
+    output = {"type": "function_call_output", "call_id": "x", "output": ""}
+    assert client.refused("conversation.item.create", item=output)["message"].startswith("No call")
+    assert client.refused("response.create")["code"] == "nothing_to_answer"
 
 
 def typed(text: str, **item: Any) -> dict[str, Any]:
@@ -172,7 +227,11 @@ def test_an_update_changes_what_it_names_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("session", "param"),
     [
-        ({"tools": [{"type": "function"}]}, "session.tools"),
+        ({"tools": [{"type": "function"}]}, "session.tools.name"),
+        ({"tools": [{"type": "mcp", "name": "x"}]}, "session.tools"),
+        ({"tools": [{"name": "x"}, {"name": "x"}]}, "session.tools"),
+        ({"tools": [{"name": "x", "parameters": [1]}]}, "session.tools.parameters"),
+        ({"tool_choice": "required"}, "session.tool_choice"),
         ({"output_modalities": ["text"]}, "session.output_modalities"),
         ({"type": "transcription"}, "session.type"),
         ({"audio": {"input": {"format": {"type": "audio/pcmu"}}}}, "session.audio.input.format"),

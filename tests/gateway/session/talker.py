@@ -28,6 +28,7 @@ class Talker:
         self.audio: dict[int, list[Any]] = {}
         self.ended: dict[int, Any] = {}
         self.transcripts: list[Any] = []
+        self.calls: list[Any] = []
         self._seq = 0
         self._writing = asyncio.Lock()
 
@@ -63,6 +64,8 @@ class Talker:
             self._hear(response)
         elif payload == "transcript":
             self.transcripts.append(response.transcript)
+        elif payload == "tool_call":
+            self.calls.append(response.tool_call)
         elif payload == "ended":
             assert response.epoch not in self.ended, "an answer ended twice"
             self.ended[response.epoch] = response.ended
