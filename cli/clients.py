@@ -6,6 +6,7 @@ The only file of `cli/` that knows grpc. What is said over a stream is the busin
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,6 +15,7 @@ import grpc
 
 from cli.addresses import Target
 from cli.errors import CommandError
+from cli.security import Security
 from common.status import cause_of, error_of_call
 
 CONNECT_TIMEOUT_S = 3.0
@@ -24,21 +26,48 @@ IDLE_LIMIT_S = 60.0
 _OPTIONS = (("grpc.max_receive_message_length", 16 * 1024 * 1024),)
 
 
+class Keyed:
+    """A channel whose calls all show a key."""
+
+    def __init__(self, channel: grpc.aio.Channel, key: str) -> None:
+        self._channel = channel
+        self._metadata = (("authorization", f"Bearer {key}"),)
+
+    def __getattr__(self, kind: str) -> Callable[..., Callable[..., Any]]:
+        """`unary_unary`, `stream_stream` and so on: what generated stubs ask a channel for."""
+
+        def method(*args: Any, **options: Any) -> Callable[..., Any]:
+            call = getattr(self._channel, kind)(*args, **options)
+            return functools.partial(call, metadata=self._metadata)
+
+        return method
+
+
 @asynccontextmanager
-async def connected(target: Target) -> AsyncIterator[grpc.aio.Channel]:
+async def connected(target: Target) -> AsyncIterator[grpc.aio.Channel | Keyed]:
     """A channel to the first replica that answers; CommandError says how to start or name one, or what failed later."""
+    held = target.security
     for address in target.addresses:
-        async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
+        async with _dialled(address, held) as channel:
             if await _connects(channel):
                 try:
-                    yield channel
+                    yield Keyed(channel, held.key) if held.key else channel
                 except grpc.aio.AioRpcError as error:
                     raise CommandError(f"{target.service} at {address}: {error_of_call(error).message}") from error
                 return
+    hint = "is that its authority, and its name?" if held.tls else "if it wants TLS, see --tls-ca-file"
     raise CommandError(
         f"no {target.service} answers at {', '.join(target.addresses)}: start it with `voicemesh serve`, "
-        f"or name it with {target.flag} or {target.variable}"
+        f"or name it with {target.flag} or {target.variable}; {hint}"
     )
+
+
+def _dialled(address: str, held: Security) -> grpc.aio.Channel:
+    if not held.tls:
+        return grpc.aio.insecure_channel(address, options=_OPTIONS)
+    credentials = grpc.ssl_channel_credentials(held.ca, held.private_key, held.certificate)
+    named = () if held.name is None else (("grpc.ssl_target_name_override", held.name),)
+    return grpc.aio.secure_channel(address, credentials, options=(*_OPTIONS, *named))
 
 
 async def exchange(
@@ -87,7 +116,7 @@ async def exchange(
         call.cancel()  # nothing once the stream has ended; a hang-up otherwise
 
 
-def stub(kind: Callable[[Any], Any], channel: grpc.aio.Channel) -> Any:
+def stub(kind: Callable[[Any], Any], channel: grpc.aio.Channel | Keyed) -> Any:
     """A generated stub, which has no types of its own."""
     return kind(channel)
 

@@ -108,6 +108,7 @@ def test_the_memory_needed_follows_the_models():
     assert 0 < available <= total
 
 
+@pytest.mark.timeout(180)  # a process for each of them
 async def test_bench_lists_and_hands_over():
     listed = await voicemesh("bench")
     assert b"compare" in listed.out
