@@ -86,6 +86,26 @@ async def test_an_outage_of_two_seconds_leaves_no_delay() -> None:
         assert not one.talk.suspended
 
 
+async def test_after_an_outage_on_the_way_out_nothing_of_it_comes_late_or_at_once() -> None:
+    patient = MediaSettings(lost_s=60)
+    async with house(patient) as at, call(at, down=Impairment()) as one:
+        one.talk.playout.enqueue(1, 0, TONE[: 24000 * 8])
+        await until(lambda: len(one.person.arrivals) > 25)
+        assert one.relay is not None
+        one.relay.blocked = True
+        await asyncio.sleep(2.0)
+        before = len(one.person.arrivals)
+        one.relay.blocked = False
+        await until(lambda: len(one.person.arrivals) > before + 50)
+        in_order(one.person.arrivals)
+        last, first = one.person.arrivals[before - 1], one.person.arrivals[before]
+        missed = ((first.timestamp - last.timestamp) & 0xFFFFFFFF) / 48000
+        assert missed > 1.5  # media time went on: nothing is made up for
+        times = [one.at_s for one in one.person.arrivals[before:]]
+        assert times[-1] - times[0] > 0.02 * (len(times) - 1) * 0.8
+        assert one.talk.playout.sent(1) > 24000 * 2
+
+
 async def test_a_network_that_stalls_loses_nothing_and_catches_up() -> None:
     async with house() as at, call(at, up=Impairment(stalls=((1.0, 1.6),), in_order=True)) as one:
         await until(lambda: heard_s(one) > 2.2)
