@@ -32,10 +32,11 @@ from numpy.typing import NDArray
 from bench.report import Report
 from services.gateway.hearing.listener import Listener
 from services.gateway.hearing.smart_turn import log_mel
+from services.gateway.turns.events import AudioReady, Connected, PlayoutProgress, VoiceWindow
 from services.gateway.turns.heard import HeardLedger, SpeakingPace, word_end
 from services.gateway.turns.machine import TurnMachine
 from services.gateway.turns.settings import TurnSettings
-from services.gateway.turns.types import AudioReady, Connected, PlayoutProgress, State, VoiceWindow
+from services.gateway.turns.states import State
 
 RATE_HZ = 16_000
 WINDOW_S = 0.032

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.gateway.hearing.silero import WINDOW_SAMPLES, Silero, shared_model
-from services.gateway.turns.types import VoiceWindow
+from services.gateway.turns.events import VoiceWindow
 
 _NOISE_PERIOD = 64  # windows of noise before it repeats
 _NO_SAMPLES: NDArray[np.int16] = np.zeros(0, np.int16)

@@ -25,14 +25,14 @@ from services.gateway.session.house import House, Spawn
 from services.gateway.session.person import Person
 from services.gateway.session.speech import NOTHING, Heard, Speech, spoken_by
 from services.gateway.session.words import Words
-from services.gateway.turns import types as turns
+from services.gateway.turns import actions, events, states
 from services.gateway.turns.heard import SpeakingPace
 
 logger = logging.getLogger(__name__)
 _CANCELLED = FinishReason.CANCELLED
-_REASONS = {turns.Ending.INCOMPLETE: FinishReason.FAILED, turns.Ending.FAILED: FinishReason.FAILED}
+_REASONS = {states.Ending.INCOMPLETE: FinishReason.FAILED, states.Ending.FAILED: FinishReason.FAILED}
 _HOPELESS = ("INVALID_ARGUMENT", "NOT_FOUND")  # what was asked for cannot be had, however often it is asked
-_UNTOLD = (turns.Ending.WASTED, turns.Ending.EMPTY)
+_UNTOLD = (states.Ending.WASTED, states.Ending.EMPTY)
 
 
 class Hub(Protocol):
@@ -40,7 +40,7 @@ class Hub(Protocol):
 
     session_id: str
 
-    def post(self, event: turns.Event) -> None:
+    def post(self, event: events.Event) -> None:
         """To the turn machine, after the step that runs."""
 
     def tell(self, event: ports.SessionEvent) -> None:
@@ -83,14 +83,14 @@ class Agent:
 
     # Beginning.
 
-    def begin(self, action: turns.BeginAnswer) -> None:
+    def begin(self, action: actions.BeginAnswer) -> None:
         """Make an epoch."""
-        if action.kind is turns.Kind.SAY:
+        if action.kind is states.Kind.SAY:
             self._begin_say(action)
-        elif action.kind is turns.Kind.APOLOGY:
+        elif action.kind is states.Kind.APOLOGY:
             self._new(action, self._words()).answer.play_ready_made(apology.earcon())
             self._tell_text(self.speeches[action.epoch], apology.TEXT, final=True)
-        elif action.kind is turns.Kind.CONTINUATION:
+        elif action.kind is states.Kind.CONTINUATION:
             self._begin_continuation(action)
         else:
             if action.attempt > 1:
@@ -98,12 +98,12 @@ class Agent:
             speech = self._new(action, self._words())
             speech.brain = self._person.ask(action.turn, action.epoch, self._history.revision)
 
-    def _begin_say(self, action: turns.BeginAnswer) -> None:
+    def _begin_say(self, action: actions.BeginAnswer) -> None:
         speech = self._new(action, self._words(is_filtered=False))
         speech.answer.add(self.says.pop(action.epoch))
         speech.answer.text_is_over(FinishReason.COMPLETED)
 
-    def _begin_continuation(self, action: turns.BeginAnswer) -> None:
+    def _begin_continuation(self, action: actions.BeginAnswer) -> None:
         """Say what was not heard of an answer that noise had interrupted, as far as the brain had come with it."""
         assert action.continues is not None
         text, heard = self._texts.get(action.continues, ("", 0))
@@ -112,7 +112,7 @@ class Agent:
         speech.answer.add(text[heard:])
         speech.answer.text_is_over(FinishReason.COMPLETED)
 
-    def _new(self, action: turns.BeginAnswer, words: Words) -> Speech:
+    def _new(self, action: actions.BeginAnswer, words: Words) -> Speech:
         timeline = self._person.turn(action.turn).timeline
         epoch = action.epoch
         utterance = self._line.submit(
@@ -192,7 +192,7 @@ class Agent:
     def progress(self, epoch: int) -> None:
         """Some more of it was sent: who reads along learns how far it is."""
         speech = self.speeches.get(epoch)
-        if speech is not None and speech.is_told and speech.kind is not turns.Kind.APOLOGY:
+        if speech is not None and speech.is_told and speech.kind is not states.Kind.APOLOGY:
             self._tell_text(speech, speech.answer.words.text)
 
     def _tell_text(self, speech: Speech, text: str, final: bool = False) -> None:
@@ -203,18 +203,18 @@ class Agent:
 
     # Ending.
 
-    def end(self, action: turns.EndAnswer) -> None:
+    def end(self, action: actions.EndAnswer) -> None:
         """An epoch is over."""
         self.says.pop(action.epoch, None)
         speech = self.speeches.pop(action.epoch, None)
         if speech is None:
             return
-        answer, is_whole = speech.answer, action.ending is turns.Ending.COMPLETED
+        answer, is_whole = speech.answer, action.ending is states.Ending.COMPLETED
         heard = NOTHING
         if action.audible:
             heard = speech.heard(self.playout, self._time(), self.client_buffer_s, is_whole=is_whole)
         reason = answer.reason if is_whole else _REASONS.get(action.ending, _CANCELLED)
-        if speech.kind is turns.Kind.APOLOGY:  # it was heard, but it is no answer
+        if speech.kind is states.Kind.APOLOGY:  # it was heard, but it is no answer
             reason, answer.error = FinishReason.FAILED, self._last_error
         if not is_whole:
             answer.cancel()
@@ -228,13 +228,13 @@ class Agent:
             if speech.span is not None and not is_whole:
                 self._hub.tell(ports.PlayoutStopped(action.epoch, cleared=True))
             self._tell_ended(speech, reason, heard)
-        if speech.kind is turns.Kind.ANSWER and action.ending not in _UNTOLD and self._is_last(action):
+        if speech.kind is states.Kind.ANSWER and action.ending not in _UNTOLD and self._is_last(action):
             error = answer.error.reason if answer.error is not None and reason is FinishReason.FAILED else None
             self.ended.append((self._person.turn(answer.turn).timeline.work, reason.name, error))
 
-    def _is_last(self, action: turns.EndAnswer) -> bool:
+    def _is_last(self, action: actions.EndAnswer) -> bool:
         """Not one that gives way to another attempt, or to the turn that goes on."""
-        return action.audible or action.ending not in (turns.Ending.FAILED, turns.Ending.SUPERSEDED)
+        return action.audible or action.ending not in (states.Ending.FAILED, states.Ending.SUPERSEDED)
 
     def _heard_samples(self, speech: Speech) -> int:
         return speech.heard_samples(self.playout, self._time(), self.client_buffer_s)
@@ -242,8 +242,8 @@ class Agent:
     def _remember(self, speech: Speech, heard: Heard, is_whole: bool, audible: bool) -> None:
         """In the history: what was heard, and the tools that were called for it, heard or not."""
         answer = speech.answer
-        calls = self._person.turn(answer.turn).tools.unrecorded() if speech.kind is turns.Kind.ANSWER else []
-        is_audible = audible and speech.kind is not turns.Kind.APOLOGY
+        calls = self._person.turn(answer.turn).tools.unrecorded() if speech.kind is states.Kind.ANSWER else []
+        is_audible = audible and speech.kind is not states.Kind.APOLOGY
         if calls or is_audible:
             is_cut = not is_whole or answer.speech_reason is not FinishReason.COMPLETED
             text = answer.words.text[: heard.characters] if is_audible else ""
@@ -284,7 +284,7 @@ class Agent:
             return
         has_called = bool(self._person.turn(speech.answer.turn).tools.made)
         if not speech.answer.words.text and error is None and not has_called:
-            self._hub.post(turns.TurnEmpty(epoch))
+            self._hub.post(events.TurnEmpty(epoch))
         speech.answer.text_is_over(reason, error)
 
     def brain_calls(self, epoch: int, call: brain_pb2.ToolCall) -> None:
@@ -296,7 +296,7 @@ class Agent:
             speech.calls.append(call)
 
     def _call(self, speech: Speech, call: brain_pb2.ToolCall) -> None:
-        self._hub.post(turns.AnswerBusy(speech.answer.epoch))
+        self._hub.post(events.AnswerBusy(speech.answer.epoch))
         if self._person.turn(speech.answer.turn).tools.call(call):
             self._hub.tell(ports.ToolCalled(speech.answer.turn, speech.answer.epoch, call))
 
@@ -315,23 +315,23 @@ class Agent:
 
     def answer_text(self, answer: Answer) -> None:
         """See `answer.Owner`."""
-        self._hub.post(turns.AnswerText(answer.epoch))
+        self._hub.post(events.AnswerText(answer.epoch))
         speech = self.speeches.get(answer.epoch)
         if speech is not None:
             self._tell_text(speech, answer.words.text)
 
     def answer_ready(self, answer: Answer) -> None:
         """See `answer.Owner`."""
-        self._hub.post(turns.AudioReady(answer.epoch))
+        self._hub.post(events.AudioReady(answer.epoch))
 
     def answer_silent(self, answer: Answer) -> None:
         """See `answer.Owner`."""
-        self._hub.post(turns.PlayoutDrained(answer.epoch))
+        self._hub.post(events.PlayoutDrained(answer.epoch))
 
     def answer_failed(self, answer: Answer, error: MeshError) -> None:
         """See `answer.Owner`."""
         logger.warning("answer failed", extra={"epoch": answer.epoch, "reason": error.reason})
-        self._hub.post(turns.AnswerFailed(answer.epoch, hopeless=error.status in _HOPELESS))
+        self._hub.post(events.AnswerFailed(answer.epoch, hopeless=error.status in _HOPELESS))
         self._last_error = error
         self._hub.tell(ports.Failed(error))
 
@@ -341,6 +341,6 @@ class Agent:
 
     def _reached(self, epoch: int, milestone: Milestone, unix_s: float | None = None) -> None:
         speech = self.speeches.get(epoch)
-        if speech is not None and speech.kind is turns.Kind.ANSWER:
+        if speech is not None and speech.kind is states.Kind.ANSWER:
             timeline = self._person.turn(speech.answer.turn).timeline
             timeline.reached(milestone, time.time() if unix_s is None else unix_s)

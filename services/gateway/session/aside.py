@@ -14,7 +14,7 @@ from common.errors import MeshError
 from common.stream import FinishReason
 from services.gateway.session.brain_client import BrainAnswer, Listener
 from services.gateway.turns.backchannel import OverlapModel
-from services.gateway.turns.types import Overlap
+from services.gateway.turns.states import Overlap
 
 Open = Callable[[Listener], BrainAnswer]
 

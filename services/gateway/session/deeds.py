@@ -23,7 +23,7 @@ from services.gateway.session.person import Person
 from services.gateway.session.steps import Alarms
 from services.gateway.session.tasks import Tasks
 from services.gateway.session.timeline import Timeline
-from services.gateway.turns import types as turns
+from services.gateway.turns import actions, events, states
 from services.gateway.turns.settings import TurnSettings
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Core(Protocol):
     def epoch(self) -> int: ...
     @property
     def settings(self) -> TurnSettings: ...
-    def post(self, event: turns.Event) -> None: ...
+    def post(self, event: events.Event) -> None: ...
     def tell(self, event: ports.SessionEvent) -> None: ...
     def feed_silence(self, duration_s: float) -> None: ...
     def release(self) -> None: ...
@@ -68,53 +68,53 @@ class Deeds:
         self.is_unanswered = False
         """A turn was committed that nothing answers by itself."""
 
-    def do(self, action: turns.Action) -> None:
+    def do(self, action: actions.Action) -> None:
         """That, now."""
         self.measures.did(action, self._time())
         playout = self.agent.playout
         match action:
-            case turns.RaiseFloor():
+            case actions.RaiseFloor():
                 playout.raise_floor(action.floor)
-            case turns.BeginAnswer():
+            case actions.BeginAnswer():
                 self._begin(action)
-            case turns.QueueSay():
+            case actions.QueueSay():
                 self.agent.says[action.epoch] = self.say_text
-            case turns.ReleaseAnswer():
+            case actions.ReleaseAnswer():
                 self.agent.release(action.epoch)
-            case turns.EndAnswer():
+            case actions.EndAnswer():
                 self.agent.end(action)
-            case turns.StartPlayout():
+            case actions.StartPlayout():
                 self.agent.play(action.epoch)
-            case turns.StopPlayout():
+            case actions.StopPlayout():
                 self.alarms.clear("drained")
-            case turns.HoldPlayout():
+            case actions.HoldPlayout():
                 playout.hold()
-            case turns.ResumePlayout():
+            case actions.ResumePlayout():
                 playout.resume()
-            case turns.FeedSilence():
+            case actions.FeedSilence():
                 self.core.feed_silence(action.duration_s)
-            case turns.Release():
+            case actions.Release():
                 self.core.release()
-            case turns.JudgeTurn():
+            case actions.JudgeTurn():
                 self.tasks.spawn(self._judge_turn(action))
-            case turns.JudgeOverlap():
+            case actions.JudgeOverlap():
                 self._judge_overlap(action)
-            case turns.OverlapPaused():
+            case actions.OverlapPaused():
                 self.aside.paused(action.epoch)
             case _:
                 self._tell(action)
 
-    def _begin(self, action: turns.BeginAnswer) -> None:
+    def _begin(self, action: actions.BeginAnswer) -> None:
         self.is_unanswered = False
-        if action.kind is turns.Kind.SAY and action.epoch not in self.agent.says:
+        if action.kind is states.Kind.SAY and action.epoch not in self.agent.says:
             self.agent.says[action.epoch] = self.say_text
-        if action.kind is turns.Kind.ANSWER:
+        if action.kind is states.Kind.ANSWER:
             self.turn_of[action.epoch] = action.turn
             while len(self.turn_of) > KEPT_EPOCHS:
                 del self.turn_of[min(self.turn_of)]
         self.agent.begin(action)
 
-    async def _judge_turn(self, action: turns.JudgeTurn) -> None:
+    async def _judge_turn(self, action: actions.JudgeTurn) -> None:
         """Ask the turn model, off the loop."""
         pcm = self.person.recording.cut(action.from_sample, action.end_sample)
         samples, text = np.frombuffer(pcm, "<i2"), self.person.turn(action.turn).understood
@@ -124,9 +124,9 @@ class Deeds:
         else:
             loop = asyncio.get_running_loop()
             p_complete = await loop.run_in_executor(judges, model.p_complete, samples, text)
-        self.core.post(turns.TurnJudged(action.turn, action.revision, p_complete))
+        self.core.post(events.TurnJudged(action.turn, action.revision, p_complete))
 
-    def _judge_overlap(self, action: turns.JudgeOverlap) -> None:
+    def _judge_overlap(self, action: actions.JudgeOverlap) -> None:
         recording = self.person.recording
         self.measures.voice_began(recording.time_of(action.from_sample))
         if self.core.settings.await_overlap_verdict:
@@ -135,41 +135,41 @@ class Deeds:
 
     # What is told.
 
-    def _tell(self, action: turns.Action) -> None:
+    def _tell(self, action: actions.Action) -> None:
         tell = self.core.tell
         match action:
-            case turns.StateChanged():
-                if action.state is not turns.State.HOLD:
+            case actions.StateChanged():
+                if action.state is not states.State.HOLD:
                     self.aside.over()
                 tell(ports.StateChanged(state_of(action.state), action.turn, self.core.epoch))
-            case turns.CandidateChanged():
+            case actions.CandidateChanged():
                 tell(ports.SpeechCandidate(action.active))
-            case turns.SpeechStarted():
+            case actions.SpeechStarted():
                 turn = self.person.begins(action.turn, action.from_sample)
                 self._cut_by(turn.timeline)
                 tell(ports.UserSpeechStarted(action.turn, action.from_sample / ports.HEARD_RATE_HZ))
-            case turns.SpeechStopped():
+            case actions.SpeechStopped():
                 self.person.turn(action.turn).end_sample = action.end_sample
                 tell(ports.UserSpeechStopped(action.turn, action.end_sample / ports.HEARD_RATE_HZ))
-            case turns.TurnCommitted():
+            case actions.TurnCommitted():
                 self._committed(action)
-            case turns.TurnReopened():
+            case actions.TurnReopened():
                 if action.committed:
                     self.history.withdraw(action.turn)
                 self.person.goes_on(action.turn)
-            case turns.TurnDropped():
+            case actions.TurnDropped():
                 self.history.withdraw(action.turn)
                 self.person.drop(action.turn)
-            case turns.FalseInterruption():
+            case actions.FalseInterruption():
                 tell(ports.FalseInterruption(action.resumed))
-            case turns.BackchannelHeard():
+            case actions.BackchannelHeard():
                 tell(ports.Backchannel())
-            case turns.UserAway():
+            case actions.UserAway():
                 tell(ports.UserAway())
-            case turns.AnswerLost():
+            case actions.AnswerLost():
                 logger.warning("no answer after all attempts", extra={"session": self.core.session_id})
 
-    def _committed(self, action: turns.TurnCommitted) -> None:
+    def _committed(self, action: actions.TurnCommitted) -> None:
         now_s, unix_s = self._time(), time.time()
         recording = self.person.recording
         stopped_s = now_s if action.typed else recording.time_of(self.person.turn(action.turn).end_sample)
@@ -193,6 +193,6 @@ class Deeds:
         self.agent.ended.clear()
 
 
-def state_of(state: turns.State) -> ports.State:
+def state_of(state: states.State) -> ports.State:
     """As it is told to the outside."""
-    return ports.State.CLOSING if state is turns.State.CLOSED else ports.State(state.value)
+    return ports.State.CLOSING if state is states.State.CLOSED else ports.State(state.value)

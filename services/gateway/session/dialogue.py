@@ -38,7 +38,7 @@ from services.gateway.session.steps import Alarms, Steps
 from services.gateway.session.tasks import Tasks
 from services.gateway.session.timeline import Timeline
 from services.gateway.session.tuning import tuned
-from services.gateway.turns import types as turns
+from services.gateway.turns import events, states
 from services.gateway.turns.backchannel import LexicalOverlap
 from services.gateway.turns.machine import TurnMachine
 from services.gateway.turns.settings import TurnSettings
@@ -141,25 +141,25 @@ class Dialogue:
     def type(self, text: str) -> None:
         text = self._checked(text)
         self.person.typed.append(text)
-        self.post(turns.Typed())
+        self.post(events.Typed())
 
     def commit(self) -> None:
-        if self._deeds.is_unanswered and self._machine.state is turns.State.LISTENING:
-            self.post(turns.AnswerRequested())
+        if self._deeds.is_unanswered and self._machine.state is states.State.LISTENING:
+            self.post(events.AnswerRequested())
         else:
-            self.post(turns.CommitInput())
+            self.post(events.CommitInput())
 
     def clear(self) -> None:
-        self.post(turns.ClearInput())
+        self.post(events.ClearInput())
 
     def interrupt(self) -> tuple[int, str]:
         self.agent.last_heard = (0, "")
-        self.post(turns.Interrupt())
+        self.post(events.Interrupt())
         return self.agent.last_heard
 
     def say(self, text: str, interruptible: bool) -> int:
         self._deeds.say_text = self._checked(text)
-        self.post(turns.Say(interruptible))
+        self.post(events.Say(interruptible))
         return self._machine.epoch
 
     def tool_result(self, call_id: str, content: str, failed: bool) -> None:
@@ -187,7 +187,7 @@ class Dialogue:
 
     def suspend(self) -> None:
         self._mouth.detach()
-        self.post(turns.TransportLost())
+        self.post(events.TransportLost())
 
     def attach(self, transport: ports.Transport) -> None:
         replaced = self._mouth.detach()
@@ -198,12 +198,12 @@ class Dialogue:
         self.agent.client_buffer_s = transport.client_buffer_s
         if replaced is not None:
             self._tasks.spawn(replaced.close("replaced"))
-        self.post(turns.Connected())
+        self.post(events.Connected())
 
     def end(self, reason: str) -> None:
         """Close, without waiting for what must be given back."""
         self._reason = reason
-        self.post(turns.Close())
+        self.post(events.Close())
 
     async def close(self, reason: str) -> None:
         self.end(reason)
@@ -212,7 +212,7 @@ class Dialogue:
     def drain(self, reason: str = "draining") -> None:
         """Finish what is being said, then close."""
         self._reason = reason
-        self.post(turns.Drain())
+        self.post(events.Drain())
 
     async def over(self) -> None:
         """Return when it is."""
@@ -241,7 +241,7 @@ class Dialogue:
 
     # What its parts tell.
 
-    def post(self, event: turns.Event) -> None:
+    def post(self, event: events.Event) -> None:
         """To the turn machine, after the step that runs."""
         self._steps.post(event)
 
@@ -262,14 +262,14 @@ class Dialogue:
             turn,
             self.agent.settings,
             self._history,
-            speculates and self.settings.policy is turns.Policy.SERVER_VAD,
+            speculates and self.settings.policy is states.Policy.SERVER_VAD,
         )
 
     def _overhear(self, listener: Listener) -> BrainAnswer:
         return thinking.overheard(self._house, self._tasks.spawn, self.session_id, listener)
 
-    def _judged(self, epoch: int, verdict: turns.Overlap) -> None:
-        self.post(turns.OverlapJudged(epoch, verdict))
+    def _judged(self, epoch: int, verdict: states.Overlap) -> None:
+        self.post(events.OverlapJudged(epoch, verdict))
 
     def _new_timeline(self, number: int) -> Timeline:
         return Timeline(self._house.telemetry.turn(session_id=self.session_id, epoch=self.epoch))
@@ -308,7 +308,7 @@ class Dialogue:
 
     def _drained(self, epoch: int) -> None:
         self.tell(ports.PlayoutStopped(epoch, cleared=False))
-        self.post(turns.PlayoutDrained(epoch))
+        self.post(events.PlayoutDrained(epoch))
 
     def _progress(self) -> None:
         """A sign of life while something is played."""
@@ -316,7 +316,7 @@ class Dialogue:
         if epoch is None or epoch not in self.agent.speeches:
             return
         if self.agent.has_moved(epoch):
-            self.post(turns.PlayoutProgress(epoch))
+            self.post(events.PlayoutProgress(epoch))
             self.agent.progress(epoch)
         self._alarms.set("progress", self._time() + PROGRESS_S, self._progress)
 
@@ -340,7 +340,7 @@ class Dialogue:
         if transport is not None:
             await transport.close(self._reason)
         await self._tasks.end(RELEASE_S)
-        self.post(turns.Released())
+        self.post(events.Released())
         self._is_over.set()
         self._alarms.close()
         self._forget(self)

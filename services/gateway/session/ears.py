@@ -8,7 +8,7 @@ from services.gateway.hearing.listener import Listener
 from services.gateway.media.echo import EchoCanceller
 from services.gateway.session.ports import Samples
 from services.gateway.session.recording import Recording
-from services.gateway.turns.types import EchoReport, VoiceWindow
+from services.gateway.turns.events import EchoReport, VoiceWindow
 
 ECHO_FAILS_DB = 6.0  # of echo taken out; less, and our own voice may sound like theirs
 

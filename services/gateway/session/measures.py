@@ -5,7 +5,7 @@ from __future__ import annotations
 from common.telemetry import Speculation, Telemetry, Verdict
 from services.gateway.media import playout as media
 from services.gateway.session import ports
-from services.gateway.turns import types as turns
+from services.gateway.turns import actions, states
 
 MAX_OVERLAP_S = 5.0
 """A voice that began longer ago was not what silenced an answer."""
@@ -23,20 +23,20 @@ class Measures:
         """Somebody spoke over an answer, from then on."""
         self._voice_s = began_s
 
-    def did(self, action: turns.Action, now_s: float) -> None:
+    def did(self, action: actions.Action, now_s: float) -> None:
         """The turn machine ordered that."""
         match action:
-            case turns.HoldPlayout():
+            case actions.HoldPlayout():
                 self._held_s = now_s + ports.BLOCK_S
-            case turns.ReleaseAnswer():
+            case actions.ReleaseAnswer():
                 self._told.speculated(Speculation.KEPT)
-            case turns.EndAnswer(ending=turns.Ending.WASTED):
+            case actions.EndAnswer(ending=states.Ending.WASTED):
                 self._told.speculated(Speculation.DROPPED)
-            case turns.EndAnswer(ending=turns.Ending.INTERRUPTED):
+            case actions.EndAnswer(ending=states.Ending.INTERRUPTED):
                 self._told.voice_during_answer(Verdict.INTERRUPTED, self._silence_s(now_s))
-            case turns.FalseInterruption():
+            case actions.FalseInterruption():
                 self._told.voice_during_answer(Verdict.FALSE_ALARM)
-            case turns.BackchannelHeard():
+            case actions.BackchannelHeard():
                 self._told.voice_during_answer(Verdict.BACKCHANNEL)
 
     def told(self, event: ports.SessionEvent) -> None:

@@ -15,7 +15,7 @@ from services.gateway.media.playout import Playout
 from services.gateway.session import ports
 from services.gateway.session.answer import Answer
 from services.gateway.session.brain_client import BrainAnswer
-from services.gateway.turns import types as turns
+from services.gateway.turns import states
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Speech:
     """One epoch and what belongs to it."""
 
     answer: Answer
-    kind: turns.Kind
+    kind: states.Kind
     brain: BrainAnswer | None = None
     is_told: bool = False  # AnswerStarted was
     span: Work | None = None  # of its playout

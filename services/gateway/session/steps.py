@@ -9,8 +9,9 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from services.gateway.turns.actions import Action
+from services.gateway.turns.events import Event, Tick
 from services.gateway.turns.machine import TurnMachine
-from services.gateway.turns.types import Action, Event, Tick
 
 
 class Alarms:

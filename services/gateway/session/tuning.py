@@ -7,7 +7,7 @@ from dataclasses import replace
 from common.errors import InvalidRequest
 from services.gateway.session.ports import TurnDetection
 from services.gateway.turns.settings import TurnSettings
-from services.gateway.turns.types import Policy
+from services.gateway.turns.states import Policy
 
 _EAGERNESS = {"low": 1.6, "auto": 1.0, "medium": 1.0, "high": 0.6}
 _SHORTEST_S, _LONGEST_S = 0.1, 10.0

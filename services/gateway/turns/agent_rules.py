@@ -6,32 +6,29 @@ A rule is a function of the memory and the event; `table.py` says when it runs.
 from __future__ import annotations
 
 from services.gateway.turns import candidate, flow
-from services.gateway.turns.memory import Cut, Memory, Said, Timer
-from services.gateway.turns.types import (
+from services.gateway.turns.actions import (
+    BackchannelHeard,
+    CandidateChanged,
+    FalseInterruption,
+    HoldPlayout,
+    JudgeOverlap,
+    OverlapPaused,
+    ResumePlayout,
+    StateChanged,
+)
+from services.gateway.turns.events import (
     AnswerBusy,
     AnswerFailed,
     AnswerText,
     AudioReady,
-    BackchannelHeard,
-    BargeIn,
-    CandidateChanged,
     EchoReport,
-    Ending,
-    FalseInterruption,
-    HoldPlayout,
-    JudgeOverlap,
-    Kind,
-    Overlap,
     OverlapJudged,
-    OverlapPaused,
     PlayoutDrained,
     PlayoutProgress,
-    Policy,
-    ResumePlayout,
-    State,
-    StateChanged,
     VoiceWindow,
 )
+from services.gateway.turns.memory import Cut, Memory, Said, Timer
+from services.gateway.turns.states import BargeIn, Ending, Kind, Overlap, Policy, State
 
 
 def text_came(memory: Memory, event: AnswerText) -> None:

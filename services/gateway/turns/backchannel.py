@@ -8,7 +8,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Protocol
 
-from services.gateway.turns.types import Overlap
+from services.gateway.turns.states import Overlap
 
 _LISTENING = frozenset(
     {"mhm", "mm", "mmm", "mhmm", "hm", "hmm", "uh", "huh", "uhhuh", "uhuh", "aha", "ah", "oh", "ok", "okay", "yeah"}

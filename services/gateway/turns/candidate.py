@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from services.gateway.turns import flow
+from services.gateway.turns.actions import CandidateChanged
+from services.gateway.turns.events import VoiceWindow
 from services.gateway.turns.memory import Memory, Timer
-from services.gateway.turns.types import CandidateChanged, VoiceWindow
 
 
 def tell(memory: Memory) -> None:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from services.gateway.turns.memory import Memory, Said, Timer, Turn
-from services.gateway.turns.types import (
-    LISTEN_RATE_HZ,
+from services.gateway.turns.actions import (
     AnswerLost,
-    Ending,
-    Kind,
     Release,
     ReleaseAnswer,
     SpeechStarted,
     SpeechStopped,
     StartPlayout,
-    State,
     TurnCommitted,
 )
+from services.gateway.turns.memory import Memory, Said, Timer, Turn
+from services.gateway.turns.states import LISTEN_RATE_HZ, Ending, Kind, State
 
 _APOLOGY_READY_S = 1.0  # ready-made sound: slower than this it will not come
 

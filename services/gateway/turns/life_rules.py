@@ -6,24 +6,19 @@ A rule is a function of the memory and the event; `table.py` says when it runs.
 from __future__ import annotations
 
 from services.gateway.turns import flow
-from services.gateway.turns.memory import Memory, Said, Timer
-from services.gateway.turns.types import (
+from services.gateway.turns.actions import EndAnswer, QueueSay, TurnDropped, UserAway
+from services.gateway.turns.events import (
     AnswerRequested,
     Close,
     Connected,
     Drain,
-    EndAnswer,
-    Ending,
     Interrupt,
-    Kind,
-    QueueSay,
     Released,
     Say,
-    State,
     TransportLost,
-    TurnDropped,
-    UserAway,
 )
+from services.gateway.turns.memory import Memory, Said, Timer
+from services.gateway.turns.states import Ending, Kind, State
 
 
 def connected(memory: Memory, event: Connected) -> None:

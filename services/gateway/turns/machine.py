@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import math
 
+from services.gateway.turns.actions import Action
+from services.gateway.turns.events import Event, VoiceWindow
 from services.gateway.turns.memory import Memory
 from services.gateway.turns.settings import TurnSettings
+from services.gateway.turns.states import State
 from services.gateway.turns.table import ON_EVENT, ON_TIMER
-from services.gateway.turns.types import Action, Event, State, VoiceWindow
 
 
 class TurnMachine:

@@ -11,21 +11,10 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
+from services.gateway.turns.actions import Action, BeginAnswer, EndAnswer, RaiseFloor, StateChanged, StopPlayout
 from services.gateway.turns.endpoint import EndpointDelay
 from services.gateway.turns.settings import TurnSettings
-from services.gateway.turns.types import (
-    LISTEN_RATE_HZ,
-    Action,
-    BeginAnswer,
-    EndAnswer,
-    Ending,
-    Kind,
-    Overlap,
-    RaiseFloor,
-    State,
-    StateChanged,
-    StopPlayout,
-)
+from services.gateway.turns.states import LISTEN_RATE_HZ, Ending, Kind, Overlap, State
 from services.gateway.turns.voice import Voice
 
 _CANDIDATE_S = 0.5  # without a window

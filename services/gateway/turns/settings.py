@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from itertools import pairwise
 
-from services.gateway.turns.types import BargeIn, Policy
+from services.gateway.turns.states import BargeIn, Policy
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,7 @@ from typing import Any
 from services.gateway.turns import agent_rules as agent
 from services.gateway.turns import life_rules as life
 from services.gateway.turns import user_rules as user
-from services.gateway.turns.memory import Memory, Timer
-from services.gateway.turns.types import (
+from services.gateway.turns.events import (
     AnswerBusy,
     AnswerFailed,
     AnswerRequested,
@@ -32,13 +31,14 @@ from services.gateway.turns.types import (
     PlayoutProgress,
     Released,
     Say,
-    State,
     TransportLost,
     TurnEmpty,
     TurnJudged,
     Typed,
     VoiceWindow,
 )
+from services.gateway.turns.memory import Memory, Timer
+from services.gateway.turns.states import State
 
 EventRule = Callable[[Memory, Any], None]
 TimerRule = Callable[[Memory], None]

@@ -6,25 +6,10 @@ A rule is a function of the memory and the event; `table.py` says when it runs.
 from __future__ import annotations
 
 from services.gateway.turns import candidate, flow
+from services.gateway.turns.actions import FeedSilence, JudgeTurn, SpeechStopped, TurnDropped, TurnReopened
+from services.gateway.turns.events import ClearInput, CommitInput, TurnEmpty, TurnJudged, Typed, VoiceWindow
 from services.gateway.turns.memory import Cut, Memory, Timer, Turn
-from services.gateway.turns.types import (
-    LISTEN_RATE_HZ,
-    ClearInput,
-    CommitInput,
-    Ending,
-    FeedSilence,
-    JudgeTurn,
-    Kind,
-    Policy,
-    SpeechStopped,
-    State,
-    TurnDropped,
-    TurnEmpty,
-    TurnJudged,
-    TurnReopened,
-    Typed,
-    VoiceWindow,
-)
+from services.gateway.turns.states import LISTEN_RATE_HZ, Ending, Kind, Policy, State
 
 
 def listen(memory: Memory, window: VoiceWindow) -> None:

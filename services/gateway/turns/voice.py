@@ -8,7 +8,8 @@ Counts samples, never seconds of a clock: sound that came late or in a burst cou
 
 from __future__ import annotations
 
-from services.gateway.turns.types import LISTEN_RATE_HZ, VoiceWindow
+from services.gateway.turns.events import VoiceWindow
+from services.gateway.turns.states import LISTEN_RATE_HZ
 
 
 class Voice:

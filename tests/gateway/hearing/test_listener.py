@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from services.gateway.hearing.listener import HearingSettings, Listener
+from services.gateway.turns.actions import Action, SpeechStarted, TurnCommitted
+from services.gateway.turns.events import Connected, TurnJudged, VoiceWindow
 from services.gateway.turns.machine import TurnMachine
 from services.gateway.turns.settings import TurnSettings
-from services.gateway.turns.types import Action, Connected, SpeechStarted, TurnCommitted, TurnJudged, VoiceWindow
 from tests.gateway.hearing.reference import speech
 
 ONSET, END = 12_800, 82_548  # of the voice in speech.flac

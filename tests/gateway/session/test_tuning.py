@@ -11,7 +11,7 @@ from services.gateway.session.asked import asked_of
 from services.gateway.session.ports import TurnDetection
 from services.gateway.session.tuning import tuned
 from services.gateway.turns.settings import TurnSettings
-from services.gateway.turns.types import Policy
+from services.gateway.turns.states import Policy
 
 DEFAULT = TurnSettings()
 

@@ -6,22 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from services.gateway.turns.actions import Action, BeginAnswer, StateChanged
+from services.gateway.turns.events import AnswerText, AudioReady, Connected, Event, PlayoutProgress, Tick, VoiceWindow
 from services.gateway.turns.machine import TurnMachine
 from services.gateway.turns.settings import TurnSettings
-from services.gateway.turns.types import (
-    LISTEN_RATE_HZ,
-    Action,
-    AnswerText,
-    AudioReady,
-    BeginAnswer,
-    Connected,
-    Event,
-    PlayoutProgress,
-    State,
-    StateChanged,
-    Tick,
-    VoiceWindow,
-)
+from services.gateway.turns.states import LISTEN_RATE_HZ, State
 
 WINDOW = 512
 WINDOW_S = WINDOW / LISTEN_RATE_HZ

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from services.gateway.turns.backchannel import LexicalOverlap
 from services.gateway.turns.endpoint import EndpointDelay
+from services.gateway.turns.events import AudioReady, PlayoutDrained
 from services.gateway.turns.settings import TurnSettings
-from services.gateway.turns.types import AudioReady, Overlap, PlayoutDrained
+from services.gateway.turns.states import Overlap
 from tests.gateway.turns.talk import Talk
 
 SETTINGS = TurnSettings()

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.gateway.turns import table
+from services.gateway.turns.events import Connected
 from services.gateway.turns.settings import TurnSettings
-from services.gateway.turns.types import BargeIn, Connected, Policy, State
+from services.gateway.turns.states import BargeIn, Policy, State
 from tests.gateway.turns.world import HAPPENINGS, World, happen, storm
 
 NAMES = list(HAPPENINGS)

@@ -10,51 +10,52 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from services.gateway.turns.machine import TurnMachine
-from services.gateway.turns.settings import TurnSettings
-from services.gateway.turns.types import (
+from services.gateway.turns.actions import (
     Action,
+    BeginAnswer,
+    EndAnswer,
+    FeedSilence,
+    HoldPlayout,
+    QueueSay,
+    RaiseFloor,
+    ReleaseAnswer,
+    ResumePlayout,
+    SpeechStarted,
+    StartPlayout,
+    StateChanged,
+    StopPlayout,
+    TurnCommitted,
+    TurnDropped,
+    TurnReopened,
+)
+from services.gateway.turns.events import (
     AnswerBusy,
     AnswerFailed,
     AnswerRequested,
     AnswerText,
     AudioReady,
-    BeginAnswer,
     ClearInput,
     CommitInput,
     Connected,
     Drain,
     EchoReport,
-    EndAnswer,
     Event,
-    FeedSilence,
-    HoldPlayout,
     Interrupt,
-    Overlap,
     OverlapJudged,
     PlayoutDrained,
     PlayoutProgress,
-    QueueSay,
-    RaiseFloor,
-    ReleaseAnswer,
     Released,
-    ResumePlayout,
     Say,
-    SpeechStarted,
-    StartPlayout,
-    State,
-    StateChanged,
-    StopPlayout,
     Tick,
     TransportLost,
-    TurnCommitted,
-    TurnDropped,
     TurnEmpty,
     TurnJudged,
-    TurnReopened,
     Typed,
     VoiceWindow,
 )
+from services.gateway.turns.machine import TurnMachine
+from services.gateway.turns.settings import TurnSettings
+from services.gateway.turns.states import Overlap, State
 
 BLOCK_S = 0.02
 BLOCK_SAMPLES = 480
