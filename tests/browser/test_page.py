@@ -118,9 +118,17 @@ async def test_typing_works_where_the_microphone_is_refused() -> None:
     async with opened(ActingSessions(), "--use-fake-ui-for-media-stream=deny") as (page, sessions):
         await click(page, "start")
         await page.until("document.getElementById('problem-text').textContent.includes('microphone is refused')")
+        button = await page.run("document.getElementById('start').textContent")
+        assert button in await page.run("document.getElementById('problem-text').textContent"), (
+            "it names another button"
+        )
+        assert not await page.run("document.getElementById('welcome').hidden"), "nothing says what to do"
         await send(page, "What is twelve times seven?")
         await page.until(f"{SOUNDS.format('sound')} > 0")
         assert ("type", "What is twelve times seven?") in sessions.all[0].asked
+        await click(page, "leave")
+        await page.until("document.getElementById('state').textContent === 'not connected'")
+        assert await page.run("document.getElementById('leave').hidden")
 
 
 async def test_a_gateway_with_keys_is_given_one() -> None:
@@ -144,7 +152,7 @@ async def test_a_full_house_is_said_in_a_sentence() -> None:
 
 
 @pytest.mark.parametrize(
-    "control", ["start", "mute", "interrupt", "text", "voice", "language", "microphone", "speaker"]
+    "control", ["start", "mute", "interrupt", "leave", "text", "voice", "language", "microphone", "speaker"]
 )
 def test_every_control_has_a_name(control: str) -> None:
     page = (Path(__file__).parents[2] / "services/gateway/realtime/page/index.html").read_text()

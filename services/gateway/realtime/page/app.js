@@ -63,7 +63,8 @@ function show() {
   at("mute").setAttribute("aria-pressed", String(muted));
   at("mute").textContent = muted ? "Unmute" : "Mute";
   at("interrupt").disabled = !call.isOpen;
-  at("welcome").hidden = call.wanted || at("log").childElementCount > 0;
+  at("leave").hidden = withMicrophone || !call.wanted; // a call that is only typed
+  at("welcome").hidden = at("log").childElementCount > 0;
 }
 
 async function connect() {
@@ -251,6 +252,7 @@ setInterval(async () => {
 
 at("start").addEventListener("click", () => (withMicrophone ? hangUp() : trying(start)));
 at("interrupt").addEventListener("click", interrupt);
+at("leave").addEventListener("click", hangUp);
 at("mute").addEventListener("click", () => {
   muted = !muted;
   if (sound.track) sound.track.enabled = !muted;
@@ -276,7 +278,10 @@ at("microphone").addEventListener("change", () => {
 at("speaker").addEventListener("change", () => sound.speaker(at("speaker").value));
 navigator.mediaDevices?.addEventListener?.("devicechange", listDevices);
 
-if (matchMedia("(max-width: 820px)").matches) for (const id of ["settings", "numbers"]) at(id).open = false;
+const narrow = matchMedia("(max-width: 820px)");
+const fold = () => ["settings", "numbers"].forEach((id) => (at(id).open = !narrow.matches));
+narrow.addEventListener("change", fold);
+fold();
 if (!window.isSecureContext) problem("This page is not secure, so browsers give it no microphone. Open it by https, or on localhost. Typing works.");
 listVoices();
 listDevices();

@@ -11,10 +11,10 @@ export class Problem extends Error {
 
 const MICROPHONE = {
   NotAllowedError:
-    "The microphone is refused. Allow it for this page in the browser's address bar and press Start again. Typing works meanwhile.",
+    "The microphone is refused. Allow it for this page in the browser's address bar and press Use microphone. Typing works meanwhile.",
   SecurityError: "The browser forbids microphones on this page. Typing works.",
-  NotFoundError: "There is no microphone on this device. Plug one in and press Start again; typing works meanwhile.",
-  NotReadableError: "Another program holds the microphone. Close it and press Start again; typing works meanwhile.",
+  NotFoundError: "There is no microphone on this device. Plug one in and press Use microphone; typing works meanwhile.",
+  NotReadableError: "Another program holds the microphone. Close it and press Use microphone; typing works meanwhile.",
   OverconstrainedError: "That microphone is gone. Choose another one.",
   AbortError: "The microphone could not be started. Try again, or type.",
 };
