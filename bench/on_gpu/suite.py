@@ -72,6 +72,8 @@ class Suite:
             self.report.value("memory_bytes", torch.cuda.memory_reserved(), size=size)
         for line, _ in zip(endless(1, 16), range(3), strict=False):
             await speak(pair, line)
+        gc.collect()
+        gc.freeze()  # as a service does when it is READY
         self._pair = (size, pair)
         return pair
 
@@ -79,6 +81,7 @@ class Suite:
         if self._pair is not None:
             await self._pair[1].close()
             self._pair = None
+            gc.unfreeze()
             gc.collect()
             if self.on_gpu:
                 torch.cuda.empty_cache()

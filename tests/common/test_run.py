@@ -1,6 +1,7 @@
 """A service as a process: READY once, a clean end, a taken port, a kill."""
 
 import asyncio
+import gc
 import json
 import signal
 import socket
@@ -10,7 +11,7 @@ import grpc
 import pytest
 from voicemesh.codec.v1 import codec_pb2
 
-from common.serving.run import start_in_turn
+from common.serving.run import settle, start_in_turn
 from common.status import error_of_call
 from tests.common.service import Stub, dialled, failed, launched, process
 from tests.mesh.processes import read_ready_lines
@@ -147,6 +148,16 @@ async def test_parts_of_one_process_start_one_after_another() -> None:
     parts = [Starting("a", told), Starting("b", told, fails=True), Starting("c", told)]
     await asyncio.gather(*(start_in_turn(part, turn) for part in parts), return_exceptions=True)
     assert told == ["a begins", "a ready", "b begins", "c begins", "c ready"]
+
+
+def test_what_was_made_to_start_is_not_looked_through_again() -> None:
+    kept = [[] for _ in range(1000)]
+    settle()
+    try:
+        assert gc.get_freeze_count() > len(kept)
+        assert not any(one is kept[0] for one in gc.get_objects())
+    finally:
+        gc.unfreeze()
 
 
 async def test_every_line_of_the_log_is_json_and_metrics_are_served() -> None:

@@ -46,7 +46,8 @@ class Product:
         self._flat = weight.shape[2] == 1
         self._ways: Fastest | None = None
         if weight.device.type == "cuda" and not self._flat:
-            self._ways = Fastest([self._convolve, Product(weight, bias, dilation=dilation, flat=True)])
+            unfolded = Product(weight, bias, dilation=dilation, flat=True)
+            self._ways = Fastest([lambda x: self._convolve(x), unfolded])
         packs = _CAN_PACK and weight.device.type == "cpu" and weight.dtype in _PACKED_DTYPES
         self._weight = weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)  # [O, I, 1, K]
         self._packings: dict[tuple[int, int], Tensor] | None = {} if packs else None
