@@ -12,9 +12,10 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from tools.mini_voice import export, train_codec, train_talker, vocabulary
+from tools.mini_voice.codebooks import Codebooks
 from tools.mini_voice.codec_net import CodecDecoder
 from tools.mini_voice.corpus import Corpus
-from tools.mini_voice.dimensions import CODEBOOK_COUNT, CODEBOOK_SIZE, ENTRY_WIDTH, USED_CODEBOOKS
+from tools.mini_voice.dimensions import CODEBOOK_COUNT, CODEBOOK_SIZE, ENTRY_WIDTH, ENVELOPE_WIDTH, USED_CODEBOOKS
 from tools.mini_voice.phrases import WORDS
 from tools.mini_voice.talker_net import MiniTalker
 from tools.mini_voice.text import Writer
@@ -28,6 +29,7 @@ class Untrained:
     talker: MiniTalker
     decoder: CodecDecoder
     entries: Tensor
+    books: Codebooks
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +68,14 @@ def untrained(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) ->
             head.mul_(20)
     entries = torch.randn(CODEBOOK_COUNT, CODEBOOK_SIZE, ENTRY_WIDTH)
     entries[USED_CODEBOOKS:] = 0
+    books = Codebooks(
+        mean=torch.randn(320),
+        basis=torch.randn(320, ENVELOPE_WIDTH),
+        phonetic=torch.randn(ENVELOPE_WIDTH, 3),
+        pitch_centre=torch.tensor(4.9),
+        entries=entries * 2,
+        scale=torch.full((ENTRY_WIDTH,), 0.5),
+    )
     directory = tmp_path_factory.mktemp("mini")
-    export.export(directory, talker.state_dict(), decoder.state_dict(), entries, tokenizer)
-    return Untrained(directory, talker.eval(), decoder.eval(), entries)
+    export.export(directory, talker.state_dict(), decoder.state_dict(), books, tokenizer)
+    return Untrained(directory, talker.eval(), decoder.eval(), entries, books)

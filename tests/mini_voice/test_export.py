@@ -79,5 +79,5 @@ def test_what_fits_nowhere_is_named(untrained: Untrained, tokenizer: Tokenizer, 
     decoder["pre_conv.conv.weight"] = torch.zeros(1)
     with pytest.raises(ValueError, match=r"pre_conv\.conv\.weight"):
         export.export(
-            tmp_path, untrained.talker.state_dict(), cast("export.Tensors", decoder), untrained.entries, tokenizer
+            tmp_path, untrained.talker.state_dict(), cast("export.Tensors", decoder), untrained.books, tokenizer
         )

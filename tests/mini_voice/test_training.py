@@ -13,6 +13,7 @@ from tools.mini_voice import train_codec, train_talker, vocabulary
 from tools.mini_voice.batches import Batcher
 from tools.mini_voice.clock import Clock
 from tools.mini_voice.codebooks import Codebooks, fit, pitch_features
+from tools.mini_voice.codec_net import Snake
 from tools.mini_voice.corpus import Corpus
 from tools.mini_voice.dimensions import CODEBOOK_COUNT, CODEBOOK_SIZE, ENTRY_WIDTH, USED_CODEBOOKS
 from tools.mini_voice.features import FRAME_SAMPLES, frames_of, log_mel, pitch
@@ -35,10 +36,13 @@ def test_sound_comes_back_within_the_noise_of_mu_law(tmp_path: Path) -> None:
     samples = (20000 * np.sin(np.arange(3 * FRAME_SAMPLES) / 20)).astype(np.int16)
     error = linear(mu_law(samples)).astype(float) - samples
     assert 10 * np.log10(np.square(samples.astype(float)).mean() / np.square(error).mean()) > 35
-    bank = SoundBank(samples, np.zeros((3, USED_CODEBOOKS), np.uint16), np.array([0, 2, 3]))
+    bank = SoundBank(
+        samples, np.zeros((3, USED_CODEBOOKS), np.uint16), np.array([0, 2, 3]), voices=np.array([1, 0], np.uint8)
+    )
     bank.save(tmp_path / "sound.lzma")
     found = SoundBank.load(tmp_path / "sound.lzma").first(2)
     assert found.offsets.tolist() == [0, 2]
+    assert found.voices.tolist() == [1]
     assert len(found.samples) == 2 * FRAME_SAMPLES
 
 
@@ -135,10 +139,30 @@ def test_training_continues_where_it_stopped(corpus: Corpus, tokenizer: Tokenize
 def test_the_decoder_learns_from_sound(tmp_path: Path) -> None:
     samples = (8000 * np.sin(np.arange(40 * FRAME_SAMPLES) / 20)).astype(np.int16)
     codes = np.random.default_rng(0).integers(CODEBOOK_SIZE, size=(40, USED_CODEBOOKS)).astype(np.uint16)
-    bank = SoundBank(samples, codes, np.array([0, 20, 40]))
+    bank = SoundBank(samples, codes, np.array([0, 20, 40]), np.array([1, 1], np.uint8))
     plan = train_codec.CodecPlan(steps=2, batch=1, frames=6)
     train_codec.train(tmp_path, bank, torch.randn(CODEBOOK_COUNT, CODEBOOK_SIZE, ENTRY_WIDTH), plan)
     assert torch.load(tmp_path / "codec.pt", weights_only=True)["step"] == 2
+
+
+def test_the_decoder_is_asked_for_the_bands_that_the_codes_tell() -> None:
+    samples = (0.3 * np.sin(np.arange(8 * FRAME_SAMPLES) / 9) * np.linspace(0, 1, 8 * FRAME_SAMPLES)).astype(np.float32)
+    found = train_codec.log_bands(torch.from_numpy(samples)[None])[0]
+    expected = log_mel(samples).reshape(-1, 40) / 2
+    assert np.abs(found.numpy() - expected).max() < 1e-3
+
+
+def test_the_snake_bends_as_written_and_so_do_its_gradients() -> None:
+    snake, chance = Snake(3).double(), torch.Generator().manual_seed(4)
+    x = torch.randn(2, 3, 7, dtype=torch.float64, generator=chance, requires_grad=True)
+    with torch.no_grad():
+        snake.alpha.normal_(generator=chance)
+        snake.beta.normal_(generator=chance)
+    plain = x + (x * snake.alpha.exp()[:, None]).sin() ** 2 / (snake.beta.exp()[:, None] + 1e-9)
+    assert torch.allclose(snake(x), plain)
+    found, expected = (torch.autograd.grad(y.pow(3).sum(), [x, snake.alpha, snake.beta]) for y in (snake(x), plain))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.allclose(ours, theirs)
 
 
 def test_orthogonal_updates_have_singular_values_near_one() -> None:
@@ -154,6 +178,13 @@ def test_the_learning_rate_follows_steps_or_time_whichever_is_further() -> None:
     assert by_time.rate() == pytest.approx(0.5, abs=1e-3)
     assert Clock(100, 1e9, 1e9, 10, step=4).rate() == pytest.approx(0.5)
     assert Clock(100, 1e9, 1e9, 10, step=99).rate() == pytest.approx(0.05)
+
+
+def test_a_training_that_goes_on_from_a_voice_warms_its_rate_again() -> None:
+    assert Clock(1100, 1e9, 1e9, 10, step=1004, origin=1000).rate() == pytest.approx(0.5)
+    assert Clock(1100, 1e9, 1e9, 10, step=1040, origin=1000).rate() == 1
+    assert Clock(1100, 1e9, 1e9, 10, step=1075, origin=1000).rate() == pytest.approx(0.5)
+    assert not Clock(1100, 1e9, 1e9, 10, step=1100, origin=1000).running
 
 
 def test_a_run_ends_with_its_time_and_the_training_with_its_budget() -> None:

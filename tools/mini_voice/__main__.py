@@ -24,6 +24,7 @@ from tools.mini_voice import corpus as corpora
 from tools.mini_voice.codebooks import Codebooks, fit
 from tools.mini_voice.corpus import Corpus
 from tools.mini_voice.sound import SoundBank
+from tools.mini_voice.take_up import take_up
 from tools.mini_voice.timing import FRAME_S
 
 STAGES = ("speech", "books", "corpus", "codec", "talker", "export", "evaluate")
@@ -95,7 +96,7 @@ class Job:
             case "export":
                 codec, talker = (_trained(self.work / f"{name}.pt") for name in _NETWORKS)
                 words = vocabulary.load(self.work / "vocabulary")
-                export.export(self.work / "mini", talker, codec, self.books().scaled_entries(), words)
+                export.export(self.work / "mini", talker, codec, self.books(), words)
             case _:
                 self._evaluate()
 
@@ -149,6 +150,8 @@ def main() -> None:
         talker=talker,
         sentences=arguments.sentences,
     )
+    if arguments.voice:
+        take_up(arguments.voice, job.work)
     for stage in arguments.stage or STAGES:
         job.run(stage)
 
@@ -159,6 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--work", type=Path, required=True, help="where everything is kept between runs")
     parser.add_argument("--stage", action="append", choices=STAGES, help="only this stage; may be given again")
+    parser.add_argument("--from", type=Path, dest="voice", metavar="VOICE", help="go on from this finished voice")
     parser.add_argument("--hours", type=float, default=60, help="hours of speech (default 60)")
     parser.add_argument("--sound-minutes", type=int, default=25, help="minutes of it that the codec learns from")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -194,6 +198,7 @@ def _bank(shards: list[speech_data.Shard], books: Codebooks) -> SoundBank:
         samples=np.concatenate([shard.samples for shard in shards if shard.samples is not None]),
         codes=np.concatenate([corpora.shard_codes(shard, books) for shard in shards]).astype(np.uint16),
         offsets=np.concatenate([*offsets, starts[-1:]]).astype(np.int64),
+        voices=np.concatenate([shard.voices for shard in shards]).astype(np.uint8),
     )
 
 

@@ -119,7 +119,8 @@ class Batcher:
 
     def _spoken(self, utterances: list[int]) -> _Spoken:
         """Utterances with a space between them: pieces of text are tokenised alike alone and in a row."""
-        corpus, tokens, places = self._corpus, [], []
+        corpus, places = self._corpus, []
+        tokens: list[int] = []
         for utterance in utterances:
             text, space = corpus.texts[utterance], " " if tokens else ""
             ids, starts = vocabulary.encode(self._tokenizer, space + text) if space else self._tokens[utterance]

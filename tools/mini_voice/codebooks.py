@@ -70,10 +70,19 @@ class Codebooks:
     def save(self, path: Path) -> None:
         np.savez(path, **{field.name: getattr(self, field.name).numpy() for field in fields(self)})
 
+    def save_analysis(self, path: Path) -> None:
+        """Without the entries, which a checkpoint holds as the decoder sees them."""
+        names = [field.name for field in fields(self) if field.name != "entries"]
+        np.savez(path, **{name: getattr(self, name).numpy() for name in names})
+
     @classmethod
-    def load(cls, path: Path) -> Codebooks:
+    def load(cls, path: Path, scaled_entries: Tensor | None = None) -> Codebooks:
+        """From what `save` wrote, or, with the entries of a checkpoint, from what `save_analysis` wrote."""
         with np.load(path) as file:
-            return cls(**{field.name: torch.from_numpy(file[field.name]) for field in fields(cls)})
+            found = {name: torch.from_numpy(file[name]) for name in file.files}
+        if scaled_entries is not None:
+            found["entries"] = scaled_entries / found["scale"]
+        return cls(**found)
 
 
 def fit(mel: Tensor, pitch: list[Tensor], phones: Tensor, seed: int = 0) -> Codebooks:

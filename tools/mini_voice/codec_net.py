@@ -42,9 +42,27 @@ class Snake(nn.Module):
         self.alpha, self.beta = nn.Parameter(torch.zeros(channels)), nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        wave = torch.sin(x * self.alpha.exp()[:, None]).square()
-        y: Tensor = x + wave / (self.beta.exp()[:, None] + 1e-9)
+        y: Tensor = _SnakeCurve.apply(x, self.alpha.exp()[:, None], 1 / (self.beta.exp()[:, None] + 1e-9))  # type: ignore[no-untyped-call]
         return y
+
+
+class _SnakeCurve(torch.autograd.Function):
+    """x + b sin²(a x), for a and b [C, 1]: in the passes that autograd makes of it, it took half of a step on a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        squares = (x * a).sin_().square_()
+        ctx.save_for_backward(x, a, b, squares)
+        return torch.addcmul(x, squares, b)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, a, b, squares = ctx.saved_tensors
+        (grad,) = grads
+        turned = (x * (2 * a)).sin_().mul_(grad)
+        to_a = b * torch.einsum("nct,nct->c", turned, x)[:, None]
+        to_b = torch.einsum("nct,nct->c", grad, squares)[:, None]
+        return torch.addcmul(grad, turned, a * b), to_a, to_b
 
 
 class ResidualUnit(nn.Module):

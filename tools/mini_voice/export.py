@@ -19,6 +19,7 @@ from cli.checkpoint import official, safetensors_file, weights
 from cli.checkpoint.layout import Shape, codec_tensors, model_tensors
 from services.tts_lm.model.repertoire import FILE as REPERTOIRE_FILE
 from tools.mini_voice import vocabulary
+from tools.mini_voice.codebooks import Codebooks
 from tools.mini_voice.dimensions import CODEBOOK_COUNT, USED_CODEBOOKS, Config, control_id, model_and_codec_config
 from tools.mini_voice.repertoire import repertoire
 
@@ -34,8 +35,12 @@ GENERATION: Config = official.GENERATION_CONFIG | {
 Tensors = Mapping[str, Tensor]
 
 
-def export(directory: Path, talker: Tensors, decoder: Tensors, entries: Tensor, tokenizer: Tokenizer) -> None:
-    """`talker` and `decoder` by the names of the networks, `entries` [16, 512, D] as the decoder saw them."""
+ANALYSIS_FILE = "analysis.npz"
+"""Which code a sound is: no service reads it; whoever trains the voice further must."""
+
+
+def export(directory: Path, talker: Tensors, decoder: Tensors, books: Codebooks, tokenizer: Tokenizer) -> None:
+    """`talker` and `decoder` by the names of the networks."""
     model, codec = model_and_codec_config()
     speech_tokenizer = directory / "speech_tokenizer"
     speech_tokenizer.mkdir(parents=True, exist_ok=True)
@@ -50,8 +55,14 @@ def export(directory: Path, talker: Tensors, decoder: Tensors, entries: Tensor, 
     ):
         path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     vocabulary.save(tokenizer, directory)
+    books.save_analysis(directory / ANALYSIS_FILE)
     _write(directory / "model.safetensors", model_tensors(model), _model_values(talker), "BF16")
-    _write(speech_tokenizer / "model.safetensors", codec_tensors(codec), _codec_values(decoder, entries), "F32")
+    _write(
+        speech_tokenizer / "model.safetensors",
+        codec_tensors(codec),
+        _codec_values(decoder, books.scaled_entries()),
+        "F32",
+    )
 
 
 def _model_values(talker: Tensors) -> dict[str, Tensor]:

@@ -17,11 +17,11 @@ FRAME_SAMPLES = 1920
 HOP_SAMPLES = 240
 HOPS = FRAME_SAMPLES // HOP_SAMPLES
 BANDS = 40
-_WINDOW, _FFT = 512, 1024
+WINDOW, FFT = 512, 1024
 _PITCH_WINDOW, _PITCH_FFT = 1024, 2048
 _LOWEST_HZ, _HIGHEST_HZ = 60.0, 11000.0
 _PITCH_RANGE_HZ = (65.0, 330.0)
-_FLOOR = 2e-6  # power; the loudest bands reach about 1, so nearly 60 dB below them
+FLOOR = 2e-6  # power; the loudest bands reach about 1, so nearly 60 dB below them
 _VOICED = 0.6
 
 Array = npt.NDArray[np.float32]
@@ -37,14 +37,14 @@ def frames_of(samples: Array) -> Array:
 
 def log_mel(samples: Array) -> Array:
     """Samples [F·1920] → natural log power [F, 8, 40], floored."""
-    power = np.abs(np.fft.rfft(_windows(samples, _WINDOW) * _hann(_WINDOW), _FFT)) ** 2 / _WINDOW
-    mel = np.log(np.maximum(power.astype(np.float32) @ _mel_matrix(), _FLOOR))
+    power = np.abs(np.fft.rfft(_windows(samples, WINDOW) * hann(WINDOW), FFT)) ** 2 / WINDOW
+    mel = np.log(np.maximum(power.astype(np.float32) @ mel_matrix(), FLOOR))
     return np.asarray(mel.reshape(-1, HOPS, BANDS), np.float32)
 
 
 def pitch(samples: Array) -> Array:
     """Samples [F·1920] → fundamental in Hz [F, 8], 0 where there is none."""
-    windows = _windows(samples, _PITCH_WINDOW) * _hann(_PITCH_WINDOW)
+    windows = _windows(samples, _PITCH_WINDOW) * hann(_PITCH_WINDOW)
     spectrum = np.abs(np.fft.rfft(windows, _PITCH_FFT)) ** 2
     spectrum[:, int(1500 * _PITCH_FFT / SAMPLE_RATE_HZ) :] = 0  # harmonics of the voice alone
     correlation = np.fft.irfft(spectrum)[:, : _PITCH_WINDOW // 2] / _own_correlation()
@@ -72,22 +72,22 @@ def _windows(samples: Array, size: int) -> Array:
 
 
 @cache
-def _hann(size: int) -> Array:
+def hann(size: int) -> Array:
     return np.hanning(size + 1)[:size].astype(np.float32)
 
 
 @cache
 def _own_correlation() -> Array:
     """The window's own, which a longer lag must not be punished for."""
-    own = np.fft.irfft(np.abs(np.fft.rfft(_hann(_PITCH_WINDOW), _PITCH_FFT)) ** 2)[: _PITCH_WINDOW // 2]
+    own = np.fft.irfft(np.abs(np.fft.rfft(hann(_PITCH_WINDOW), _PITCH_FFT)) ** 2)[: _PITCH_WINDOW // 2]
     return np.asarray(own / own[0], np.float32)
 
 
 @cache
-def _mel_matrix() -> Array:
+def mel_matrix() -> Array:
     """Triangles, equally spaced on the mel scale, unit area: [513, 40]."""
     edges = _hz(np.linspace(_mel(_LOWEST_HZ), _mel(_HIGHEST_HZ), BANDS + 2))
-    hz = np.arange(_FFT // 2 + 1) * SAMPLE_RATE_HZ / _FFT
+    hz = np.arange(FFT // 2 + 1) * SAMPLE_RATE_HZ / FFT
     rise = (hz[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
     fall = (edges[2:] - hz[:, None]) / (edges[2:] - edges[1:-1])
     triangles = np.maximum(0, np.minimum(rise, fall))

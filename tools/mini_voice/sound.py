@@ -15,15 +15,18 @@ _MU = 255.0
 
 @dataclass(frozen=True)
 class SoundBank:
-    """`samples` [F · 1920] int16, `codes` [F, used books], utterance u from frame offsets[u] to offsets[u + 1]."""
+    """`samples` [F · 1920] int16, `codes` [F, used books]; utterance u, of voices[u], from frame offsets[u] to
+    offsets[u + 1]."""
 
     samples: npt.NDArray[np.int16]
     codes: npt.NDArray[np.uint16]
     offsets: npt.NDArray[np.int64]
+    voices: npt.NDArray[np.uint8]
 
     def save(self, path: Path) -> None:
         buffer = io.BytesIO()
-        np.savez(buffer, mu_law=mu_law(self.samples), codes=self.codes, offsets=self.offsets)
+        codes, offsets, voices = self.codes, self.offsets, self.voices
+        np.savez(buffer, mu_law=mu_law(self.samples), codes=codes, offsets=offsets, voices=voices)
         draft = path.with_suffix(".draft")
         draft.write_bytes(lzma.compress(buffer.getvalue(), preset=1))
         draft.rename(path)
@@ -31,14 +34,16 @@ class SoundBank:
     @classmethod
     def load(cls, path: Path) -> SoundBank:
         with np.load(io.BytesIO(lzma.decompress(path.read_bytes()))) as file:
-            return cls(linear(file["mu_law"]), file["codes"], file["offsets"])
+            return cls(linear(file["mu_law"]), file["codes"], file["offsets"], file["voices"])
 
     def first(self, frames: int) -> SoundBank:
         """Whole utterances from the start, at most `frames` frames."""
         count = int(np.searchsorted(self.offsets, frames, side="right")) - 1
         end = int(self.offsets[count])
         per_frame = len(self.samples) // len(self.codes)
-        return SoundBank(self.samples[: end * per_frame], self.codes[:end], self.offsets[: count + 1])
+        return SoundBank(
+            self.samples[: end * per_frame], self.codes[:end], self.offsets[: count + 1], self.voices[:count]
+        )
 
 
 def mu_law(samples: npt.NDArray[np.int16]) -> npt.NDArray[np.uint8]:

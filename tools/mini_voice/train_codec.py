@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tools.mini_voice import features
 from tools.mini_voice.clock import Clock, resume, save
 from tools.mini_voice.codec_net import CodecDecoder
 from tools.mini_voice.dimensions import USED_CODEBOOKS, model_and_codec_config
@@ -36,6 +36,8 @@ class CodecPlan:
     batch: int = 6
     frames: int = 14
     learning_rate: float = 1e-3
+    voice_shares: tuple[float, ...] = (0.4, 0.6)
+    """Of the bites, how many are of each voice: mina's are the harder ones."""
     save_every_s: float = 120.0
     device: str = "cpu"
 
@@ -45,18 +47,21 @@ def train(work: Path, bank: SoundBank, entries: Tensor, plan: CodecPlan) -> None
     path = work / "codec.pt"
     net = build().to(plan.device)
     optimiser = torch.optim.AdamW(net.parameters(), plan.learning_rate, betas=(0.8, 0.99), weight_decay=0.01)
-    step, spent_s = resume(path, net, [optimiser], plan.device)
-    clock = Clock(plan.steps, plan.budget_s, plan.seconds, plan.warmup_steps, step, spent_s)
+    done = resume(path, net, [optimiser], plan.device)
+    clock = Clock(plan.steps, plan.budget_s, plan.seconds, plan.warmup_steps, done.step, done.spent_s, done.origin)
     codes = torch.from_numpy(bank.codes.astype(np.int64)).to(plan.device)
     sound = torch.from_numpy(bank.samples).view(-1, FRAME_SAMPLES).to(plan.device)
-    entries, starts = entries.to(plan.device), _starts(bank.offsets, plan.frames).to(plan.device)
+    entries = entries.to(plan.device)
+    starts = [_starts(bank, voice, plan.frames) for voice in range(len(plan.voice_shares))]
+    shares = torch.tensor([share if len(s) else 0.0 for share, s in zip(plan.voice_shares, starts, strict=True)])
     saved_s, recent = 0.0, 0.0
     while clock.running:
         for group in optimiser.param_groups:
             group["lr"] = plan.learning_rate * clock.rate()
         torch.manual_seed(clock.step)
-        rows = starts[torch.randint(len(starts), (plan.batch,), device=plan.device)][:, None]
-        rows = rows + torch.arange(plan.frames, device=plan.device)
+        voices = torch.multinomial(shares, plan.batch, replacement=True).tolist()
+        firsts = torch.stack([starts[voice][torch.randint(len(starts[voice]), ())] for voice in voices])
+        rows = (firsts[:, None] + torch.arange(plan.frames)).to(plan.device)
         target = sound[rows].flatten(1).to(torch.float32) / 32768
         loss = spectral_loss(net(latent(codes[rows], entries, dropped=True)), target)
         optimiser.zero_grad(set_to_none=True)
@@ -97,18 +102,34 @@ def latent(codes: Tensor, entries: Tensor, *, dropped: bool = False) -> Tensor:
 
 
 def spectral_loss(made: Tensor, target: Tensor) -> Tensor:
-    """Mean over four window lengths of spectral convergence and log-magnitude distance."""
+    """Mean over four window lengths of spectral convergence and log-magnitude distance, and the distance of the bands.
+
+    The bands are those that the codes tell: what can be known is asked for where it is known.
+    """
     total = made.new_zeros(())
     for size in _WINDOWS:
         a, b = _magnitude(made, size), _magnitude(target, size)
         total = total + (b - a).norm() / b.norm().clamp(min=1e-3) + (_log(b) - _log(a)).abs().mean()
-    return total / len(_WINDOWS)
+    return total / len(_WINDOWS) + (log_bands(made) - log_bands(target)).abs().mean()
 
 
-def _starts(offsets: npt.NDArray[np.int64], frames: int) -> Tensor:
-    """Every frame that begins a bite inside one utterance."""
-    bounds = zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
-    return torch.cat([torch.arange(a, b - frames + 1) for a, b in bounds if b - a >= frames])
+def log_bands(samples: Tensor) -> Tensor:
+    """Natural log amplitude [B, hops, 40] as `features.log_mel` sees it: [B, N] → differentiable."""
+    window, before = features.hann(features.WINDOW), (features.WINDOW - features.HOP_SAMPLES) // 2
+    padded = F.pad(samples, (before, features.WINDOW - features.HOP_SAMPLES - before))
+    windows = padded.unfold(-1, features.WINDOW, features.HOP_SAMPLES) * torch.from_numpy(window).to(samples)
+    spectrum = torch.fft.rfft(windows, features.FFT)
+    power = (spectrum.real.square() + spectrum.imag.square()) / features.WINDOW
+    bands = power @ torch.from_numpy(features.mel_matrix()).to(samples)
+    logs: Tensor = bands.clamp(min=features.FLOOR).log()
+    return logs / 2
+
+
+def _starts(bank: SoundBank, voice: int, frames: int) -> Tensor:
+    """Every frame that begins a bite inside one utterance of the voice."""
+    bounds = zip(bank.offsets[:-1].tolist(), bank.offsets[1:].tolist(), bank.voices.tolist(), strict=True)
+    found = [torch.arange(a, b - frames + 1) for a, b, of in bounds if of == voice and b - a >= frames]
+    return torch.cat(found) if found else torch.zeros(0, dtype=torch.int64)
 
 
 def _magnitude(x: Tensor, size: int) -> Tensor:

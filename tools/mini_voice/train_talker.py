@@ -87,12 +87,12 @@ def train(work: Path, corpus: Corpus, tokenizer: Tokenizer, plan: TalkerPlan) ->
     torch.set_float32_matmul_precision("high")
     net = build(len(corpus.phone_names)).to(plan.device)
     optimisers = _optimisers(net, plan)
-    step, spent_s = resume(path, net, optimisers, plan.device)
+    done = resume(path, net, optimisers, plan.device)
     batcher = Batcher(corpus, tokenizer)
     count = sum(p.numel() for p in net.parameters())
     print(f"talker: {count} parameters, {batcher.tokens_per_second:.2f} tokens/s", flush=True)
-    clock = Clock(plan.steps, plan.budget_s, plan.seconds, plan.warmup_steps, step, spent_s)
-    batches = iter(DataLoader(Draws(batcher, plan, step), batch_size=None, num_workers=plan.workers))
+    clock = Clock(plan.steps, plan.budget_s, plan.seconds, plan.warmup_steps, done.step, done.spent_s, done.origin)
+    batches = iter(DataLoader(Draws(batcher, plan, done.step), batch_size=None, num_workers=plan.workers))
     saved_s = 0.0
     while clock.running:
         for optimiser, rate in zip(optimisers, (plan.matrix_rate, plan.other_rate), strict=True):
