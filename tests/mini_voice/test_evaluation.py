@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tools.mini_voice.card import card
-from tools.mini_voice.distance import alignment_cost, mel_cepstral_distance
+from tools.mini_voice.distance import align, mel_cepstral_distance
 from tools.mini_voice.evaluate import Score
 from tools.mini_voice.features import Array
 
@@ -17,7 +17,9 @@ def sweep(seconds: float, top_hz: float) -> Array:
 
 def test_alignment_takes_the_cheapest_way() -> None:
     costs = np.array([[0.0, 9.0, 9.0], [0.0, 9.0, 9.0], [9.0, 3.0, 0.0]])
-    assert alignment_cost(costs) == pytest.approx(3.0 / 4)
+    found = align(costs)
+    assert found.cost == pytest.approx(3.0 / 4)
+    assert found.path.tolist() == [[0, 0], [1, 0], [2, 1], [2, 2]]
 
 
 def test_a_slower_rendering_is_nearer_than_another_sound() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,6 +13,7 @@ _CEPSTRA = 13
 _DB = 10 / np.log(10) * np.sqrt(2)
 
 Cepstra = npt.NDArray[np.float64]
+Costs = npt.NDArray[np.float64]
 
 
 def cepstra(samples: features.Array) -> Cepstra:
@@ -23,24 +26,41 @@ def cepstra(samples: features.Array) -> Cepstra:
 
 def mel_cepstral_distance(a: features.Array, b: features.Array) -> float:
     """Mean over the cheapest monotonic alignment of the two sounds, in dB; 0 for equal ones."""
-    costs = np.sqrt(np.square(cepstra(a)[:, None] - cepstra(b)[None]).sum(-1)) * _DB
-    return alignment_cost(costs)
+    return align(costs_between(a, b)).cost
 
 
-def alignment_cost(costs: npt.NDArray[np.float64]) -> float:
-    """Mean cost along the path from corner to corner with the least sum; steps right, down or both: [M, N]."""
+def costs_between(a: features.Array, b: features.Array) -> Costs:
+    """Distance in dB of every 10 ms of `a` to every 10 ms of `b`: [M, N]."""
+    return np.asarray(np.sqrt(np.square(cepstra(a)[:, None] - cepstra(b)[None]).sum(-1)) * _DB)
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """`path` [P, 2] from corner to corner, and the mean cost along it."""
+
+    path: npt.NDArray[np.int64]
+    cost: float
+
+
+def align(costs: Costs) -> Alignment:
+    """The path from corner to corner with the least sum; steps right, down or both: [M, N]."""
     rows, columns = costs.shape
     # Diagonal by diagonal: each cell of one diagonal depends on the two before it alone.
     total = np.full((rows + 1, columns + 1), np.inf)
-    length = np.zeros((rows + 1, columns + 1))
+    moves = np.zeros((rows + 1, columns + 1), np.int8)
     total[0, 0] = 0
     for diagonal in range(2, rows + columns + 1):
         i = np.arange(max(1, diagonal - columns), min(rows, diagonal - 1) + 1)
         j = diagonal - i
         before = np.stack([total[i - 1, j - 1], total[i - 1, j], total[i, j - 1]])
-        best = before.argmin(axis=0)
-        lengths = np.stack([length[i - 1, j - 1], length[i - 1, j], length[i, j - 1]])
-        pick = np.arange(len(i))
-        total[i, j] = before[best, pick] + costs[i - 1, j - 1]
-        length[i, j] = lengths[best, pick] + 1
-    return float(total[rows, columns] / length[rows, columns])
+        moves[i, j] = before.argmin(axis=0)
+        total[i, j] = before.min(axis=0) + costs[i - 1, j - 1]
+    path, i, j = [], rows, columns
+    while i > 0 and j > 0:
+        path.append((i - 1, j - 1))
+        down, right = _MOVES[moves[i, j]]
+        i, j = i - down, j - right
+    return Alignment(np.array(path[::-1], np.int64), float(total[rows, columns] / len(path)))
+
+
+_MOVES = ((1, 1), (1, 0), (0, 1))

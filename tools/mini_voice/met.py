@@ -1,0 +1,95 @@
+"""Which words of a text were left out or said twice, found by time alignment to the synthesiser's rendering.
+
+The synthesiser says when each of its words begins. A word that is missing leaves its stretch of the alignment no time
+to pass in; one that comes twice finds no stretch of its own, so that time stands still while it is said.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tools.mini_voice import features
+from tools.mini_voice.distance import align, costs_between
+from tools.mini_voice.synthesiser import Speech
+from tools.mini_voice.timing import FRAME_S, LEAD_FRAMES
+
+HOP_S = features.HOP_SAMPLES / features.SAMPLE_RATE_HZ
+LEAST_SHARE = 0.5
+"""Of its time, what a word must at least be given."""
+LONGEST_HALT_S = 0.1
+"""How much more than its share may be said at one place.
+
+Both chosen on sixty sentences, decoded codes with a word cut out or doubled at random. Of the words cut out 54 are
+found at a least share of 0.45 and 59 at 0.55, of the doubled ones 54 (42 of the 44 that last 0.18 s and more); one of
+the sixty as the talker said them is blamed.
+"""
+_HALT_ROWS = 4
+_SILENT_DB = -40.0
+
+
+@dataclass(frozen=True)
+class Met:
+    """Of `total` words, how many were skipped; and how often something was said that has no place."""
+
+    skipped: int
+    repeated: int
+    total: int
+    distance_db: float
+
+    @property
+    def whole(self) -> bool:
+        return not (self.skipped or self.repeated)
+
+
+def met(rendering: Speech, reference: features.Array, samples: features.Array) -> Met:
+    """`reference` are the samples of `rendering` with the silence that leads every utterance."""
+    spans = word_spans(rendering)
+    if len(samples) == 0:
+        return Met(len(spans), 0, len(spans), math.inf)
+    found = align(costs_between(reference, samples))
+    rows, columns = found.path[:, 0], found.path[:, 1]
+    skipped = sum(_share(rows, columns, first, last) < LEAST_SHARE for first, last in spans)
+    return Met(skipped, halts(rows, columns, loud(samples)), len(spans), found.cost)
+
+
+def word_spans(rendering: Speech) -> list[tuple[int, int]]:
+    """First and last hop of each word in the reference, up to the next word or the pause behind it."""
+    starts = [word.start_s for word in rendering.words]
+    pauses = [phone.start_s for phone in rendering.phones if phone.name.startswith("_")]
+    end_s = len(rendering.samples) / features.SAMPLE_RATE_HZ
+    spans = []
+    for start, following in zip(starts, [*starts[1:], end_s], strict=True):
+        end = min([pause for pause in pauses if start < pause <= following], default=following)
+        first, last = (int((s + LEAD_FRAMES * FRAME_S) / HOP_S) for s in (start, end))
+        if last - first >= 4:
+            spans.append((first, last - 1))
+    return spans
+
+
+def loud(samples: features.Array) -> npt.NDArray[np.bool_]:
+    """Which hops are no silence."""
+    hops = features.frames_of(samples).reshape(-1, features.HOP_SAMPLES)
+    return np.asarray(10 * np.log10(np.square(hops).mean(1) + 1e-12) > _SILENT_DB)
+
+
+def halts(rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], audible: npt.NDArray[np.bool_]) -> int:
+    """How often more was said than the reference has at that place: sound that goes on while the reference stands."""
+    where = np.flatnonzero(np.diff(columns, prepend=-1) > 0)  # the path at the first row of each column
+    row_of = rows[where]
+    count, column = 0, 0
+    size = int(LONGEST_HALT_S / HOP_S) + _HALT_ROWS
+    while column + size < len(row_of):
+        if row_of[column + size] - row_of[column] <= _HALT_ROWS and audible[column : column + size].mean() > 0.7:
+            count, column = count + 1, column + 2 * size
+        else:
+            column += 1
+    return count
+
+
+def _share(rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], first: int, last: int) -> float:
+    inside = columns[(rows >= first) & (rows <= last)]
+    return float((inside[-1] - inside[0] + 1) / (last - first + 1))
