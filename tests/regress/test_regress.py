@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tools.regress import texts
-from tools.regress.__main__ import no_worse, summary
+from tools.regress.__main__ import LongText, no_worse, summary
 from tools.regress.measure import joins, measure
 from tools.regress.page import Take, page
 from tools.regress.words import Walk, compare, grammar
@@ -34,6 +34,19 @@ def test_there_are_sixty_short_twenty_long_and_two_very_long_texts() -> None:
     assert first != second
     assert first == texts.ten_minutes(1)
     assert 1400 <= len(first.split()) < 1430
+    minutes = texts.minutes(first)
+    assert " ".join(minutes) == first
+    assert 9 <= len(minutes) <= 11
+    assert all(70 <= len(minute.split()) < 230 for minute in minutes)
+    assert not any(character.isdigit() for character in first)
+
+
+def test_ten_minutes_hold_when_the_last_is_as_good_as_the_first() -> None:
+    good = LongText(1, ended=True, wrong=(0.02, 0.03), level_db=(-20.0, -20.5))
+    assert good.holds
+    assert not replace(good, ended=False).holds
+    assert not replace(good, wrong=(0.0, 0.05)).holds
+    assert not replace(good, level_db=(-20.0, -23.0)).holds
 
 
 def test_silence_before_within_and_behind_is_measured() -> None:

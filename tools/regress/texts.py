@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from tools.mini_voice.phrases import WORDS
 from tools.mini_voice.text import Writer
 
@@ -59,10 +61,27 @@ LONG: tuple[str, ...] = (
 )
 
 
+WORDS_A_MINUTE = 140
+
+
 def ten_minutes(seed: int) -> str:
-    """About 1,400 words in short sentences: some ten minutes at 140 words a minute."""
+    """About 1,400 words in short sentences, without digits: some ten minutes at 140 words a minute."""
     writer, sentences, count = Writer(seed, [(noun, 1.0) for noun in WORDS["noun"].split()]), [], 0
-    while count < 1400:
-        sentences.append(writer.pattern())
-        count += len(sentences[-1].split())
+    while count < 10 * WORDS_A_MINUTE:
+        sentence = writer.pattern()
+        if not any(character.isdigit() for character in sentence):
+            sentences.append(sentence)
+            count += len(sentence.split())
     return " ".join(sentences)
+
+
+def minutes(text: str) -> list[str]:
+    """Whole sentences, about a minute in each part."""
+    parts: list[list[str]] = [[]]
+    for sentence in re.split(r"(?<=[.?!])\s+", text):
+        if sum(len(said.split()) for said in parts[-1]) >= WORDS_A_MINUTE:
+            parts.append([])
+        parts[-1].append(sentence)
+    if len(parts) > 1 and sum(len(said.split()) for said in parts[-1]) < WORDS_A_MINUTE / 2:
+        parts[-2] += parts.pop()
+    return [" ".join(part) for part in parts]
