@@ -74,6 +74,11 @@ class GraphedStep(Generic[Inputs, Outputs]):
         self._graphs: dict[Bucket, tuple[torch.cuda.CUDAGraph, Outputs]] = {}
 
     @property
+    def capture_count(self) -> int:
+        """How many buckets were captured, or run once where nothing is captured; it never grows after `capture`."""
+        return len(self._inputs)
+
+    @property
     def captured(self) -> bool:
         """Whether every bucket is ready; nothing is captured after that."""
         return len(self._inputs) == len(self.buckets)
@@ -87,7 +92,10 @@ class GraphedStep(Generic[Inputs, Outputs]):
 
     @torch.inference_mode()
     def capture(self) -> None:
-        """Warm up and capture every bucket, the largest first, so that the smaller ones find its memory in the pool."""
+        """Warm up and capture every bucket, the largest first, so that the smaller ones find its memory in the pool.
+        Once: RuntimeError at a second call."""
+        if self.captured:
+            raise RuntimeError("every bucket has been captured; nothing is captured on the way")
         pool = None if self.eager else torch.cuda.graph_pool_handle()
         for bucket in reversed(self.buckets):
             inputs = self._allocate(bucket)
@@ -108,11 +116,16 @@ class GraphedStep(Generic[Inputs, Outputs]):
             inputs.load(batch)
             return self._step(inputs)
         graph, outputs = self._graphs[bucket]
-        self._stream.wait_stream(torch.cuda.current_stream())
+        caller = torch.cuda.current_stream()
+        if caller == self._stream:
+            inputs.load(batch)
+            graph.replay()
+            return outputs
+        self._stream.wait_stream(caller)
         with torch.cuda.stream(self._stream):
             inputs.load(batch)
             graph.replay()
-        torch.cuda.current_stream().wait_stream(self._stream)
+        caller.wait_stream(self._stream)
         return outputs
 
     def _captured(self, inputs: Inputs, pool: Any) -> tuple[torch.cuda.CUDAGraph, Outputs]:
