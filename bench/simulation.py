@@ -136,7 +136,10 @@ class TimedRunner:
         self.steps: list[tuple[float, int]] = []  # seconds and rows of each step
         self._machine, self._calendar, self._draw = machine, calendar, random.Random(seed)
 
-    def execute(self, plan: StepPlan) -> list[tuple[int, ...]]:
+    def launch(self, plan: StepPlan) -> Callable[[], list[tuple[int, ...]]]:
+        return partial(self._frames, plan)
+
+    def _frames(self, plan: StepPlan) -> list[tuple[int, ...]]:
         prompts = sum(s.next_row_count() for s in plan.prefills if s.next_row_count() > 1)
         fills = sum(len(fill.rows) for fill in plan.fills)
         share = self._draw.random()

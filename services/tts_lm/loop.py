@@ -1,4 +1,4 @@
-"""The engine's own thread: take commands, plan, run, publish frames. It owns the device and every running sequence.
+"""The engine's own thread: take commands, plan, launch, publish, collect. It owns the device and all running sequences.
 
 It meets the event loop in two queues only: commands come in, events go out once per step. Knows no asyncio, no gRPC
 and no tensors, and reads time from the clock it is given: `bench/simulate.py` runs it in virtual time.
@@ -72,6 +72,7 @@ class Loop:
         try:
             while not self._closing:
                 self.turn()
+            self._flush_events()
         except Exception as error:
             told = error if isinstance(error, MeshError) else Broken(f"the speech model failed: {error}")
             for sequence in list(self._live.values()):
@@ -83,10 +84,11 @@ class Loop:
         """One turn: commands, then a step if any sequence can take one; else wait for a command or a time limit."""
         self._take_commands(0.0)
         plan = self._plan()
-        # Whoever ended here may have made room for others: only a turn that changed nothing may wait.
-        nothing_changed = plan.is_empty and not self._events
         if not plan.is_empty:
             self._step(plan)
+            return
+        # Whoever ended here may have made room for others: only a turn that changed nothing may wait.
+        nothing_changed = not self._events
         self._flush_events()
         if nothing_changed and not self._closing:
             self._take_commands(self._patience())
@@ -203,7 +205,9 @@ class Loop:
         for slot in [s.slot for s in plan.prefills if s.slot in self._waiting_s]:
             self._observer.waited(began - self._waiting_s.pop(slot))
         rows = [sequence.next_row_count() for sequence in plan.sequences]
-        codes = self._runner.execute(plan)
+        frames = self._runner.launch(plan)
+        self._flush_events()  # what the last step gave goes out while the device runs this one
+        codes = frames()
         for fill in plan.fills:
             fill.done = True
         produced_at, produced_time = self.now_s(), time.time()

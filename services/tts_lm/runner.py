@@ -10,7 +10,9 @@ still tell rows apart, each row is computed alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as Rows
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -37,7 +39,7 @@ DRAWN_FRAMES = 64
 
 
 class TorchRunner:
-    """The runner on torch, CPU or CUDA."""
+    """The runner on torch or the native kernels, as the rows come: what serves on a CPU."""
 
     def __init__(
         self,
@@ -69,6 +71,10 @@ class TorchRunner:
         self._sampling: list[ResolvedSampling | None] = [None] * slot_count
         self._selected_for: object = None
         self._selected: tuple[Tensor, RowSampling, RowSampling, Filter, Filter]
+
+    def launch(self, plan: StepPlan) -> Callable[[], list[Frame]]:
+        """Nothing runs beside the caller here: everything is computed in the returned call."""
+        return partial(self.execute, plan)
 
     @torch.inference_mode()
     def execute(self, plan: StepPlan) -> list[Frame]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from services.tts_lm.model.prompt import Frame
@@ -14,8 +15,9 @@ class Runner(Protocol):
     page_count: int
     page_size: int
 
-    def execute(self, plan: StepPlan) -> list[Frame]:
-        """One frame per sequence of the plan, prefills first; every sequence has the pages it needs, and prefixes that
-        nobody has computed yet run before those that stand behind them.
+    def launch(self, plan: StepPlan) -> Callable[[], list[Frame]]:
+        """Begin to execute; what is returned waits for one frame per sequence of the plan, prefills first, and is
+        called once, before the next plan. Who computes on the caller's own thread does so there. Every sequence has
+        the pages it needs, and prefixes that nobody has computed yet run before those that stand behind them.
         """
         ...

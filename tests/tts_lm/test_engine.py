@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,10 @@ class Failing:
     def __init__(self) -> None:
         self.steps = 0
 
-    def execute(self, plan: StepPlan) -> list[tuple[int, ...]]:
+    def launch(self, plan: StepPlan) -> Callable[[], list[tuple[int, ...]]]:
+        return lambda: self.frames(plan)
+
+    def frames(self, plan: StepPlan) -> list[tuple[int, ...]]:
         self.steps += bool(plan.sequences)
         if self.steps == 3:
             raise RuntimeError("device-side assert")
@@ -173,7 +177,7 @@ class Roomless(Failing):
         super().__init__()
         self.everyone_is_here = threading.Event()
 
-    def execute(self, plan: StepPlan) -> list[tuple[int, ...]]:
+    def frames(self, plan: StepPlan) -> list[tuple[int, ...]]:
         assert self.everyone_is_here.wait(10)
         return [(1,) * 16 for _ in plan.sequences]
 
