@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,6 +16,7 @@ from common.errors import Overloaded
 from common.observer import NOBODY, Observer
 from common.slots import Lease
 from services.tts_lm.engine import OpenModel, TalkerEngine
+from services.tts_lm.graphed import GraphedRunner
 from services.tts_lm.kernels import choose, native_library
 from services.tts_lm.model.checkpoint import locate, weight_files
 from services.tts_lm.model.config import CheckpointError, ModelConfig, load_config
@@ -23,7 +25,8 @@ from services.tts_lm.model.normal import variants
 from services.tts_lm.model.prompt import Script, Speaker, build_prompt
 from services.tts_lm.model.repertoire import load_repertoire
 from services.tts_lm.model.tokenizer import Tokenizer, load_tokenizer
-from services.tts_lm.model.weights import load_model_weights
+from services.tts_lm.model.weights import ModelWeights, load_model_weights
+from services.tts_lm.native.library import Library
 from services.tts_lm.pages import PageAllocator
 from services.tts_lm.runner import PAGE_SIZE, TorchRunner
 from services.tts_lm.scheduler import StepPlan
@@ -66,15 +69,7 @@ def open_model(options: EngineOptions) -> OpenModel:
         torch.set_num_threads(chosen.thread_count)
     try:
         weights = load_model_weights(directory, config, dtype, device)
-        runner = TorchRunner(
-            weights,
-            config,
-            slot_count=options.slot_count,
-            position_count=positions,
-            max_positions=longest,
-            deterministic=options.deterministic,
-            library=library,
-        )
+        runner = _runner(weights, config, options, positions, longest, library)
         warm_up(runner, config, tokenizer)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise Overloaded(f"{directory} does not fit into the memory of {device}") from error
@@ -82,7 +77,29 @@ def open_model(options: EngineOptions) -> OpenModel:
     return OpenModel(config, tokenizer, runner, name, dtype, str(device), longest, load_repertoire(directory))
 
 
-def warm_up(runner: TorchRunner, config: ModelConfig, tokenizer: Tokenizer) -> None:
+def _runner(
+    weights: ModelWeights,
+    config: ModelConfig,
+    options: EngineOptions,
+    positions: int,
+    longest: int,
+    library: Library | None,
+) -> TorchRunner | GraphedRunner:
+    """Graphs where there is a device to replay them; rows as they come on a CPU, which launches nothing."""
+    sizes: dict[str, Any] = {
+        "slot_count": options.slot_count,
+        "position_count": positions,
+        "max_positions": longest,
+        "deterministic": options.deterministic,
+    }
+    if weights.frame_table.device.type != "cuda":
+        return TorchRunner(weights, config, **sizes, library=library)
+    runner = GraphedRunner(weights, config, **sizes)
+    runner.capture()
+    return runner
+
+
+def warm_up(runner: TorchRunner | GraphedRunner, config: ModelConfig, tokenizer: Tokenizer) -> None:
     """One prompt and two steps in the first slot, so that the first utterance pays for no lazy initialisation."""
     prompt = build_prompt(
         config,

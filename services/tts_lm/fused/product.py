@@ -10,6 +10,8 @@ scale is one number per row and can be applied to the sums:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import triton
 import triton.language as tl
@@ -17,8 +19,20 @@ from torch import Tensor
 
 ROWS = 16
 """Rows of one program; the least that tensor cores multiply."""
-OUTPUTS = 16
-INPUTS = 128
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How many outputs a program owns, how many of their weights it reads at once, by how many warps, how many reads
+    ahead. Only `inputs` is part of the order of sums."""
+
+    outputs: int = 16
+    inputs: int = 128
+    warps: int = 4
+    stages: int = 4
+
+
+TILE = Tile()
 
 
 @triton.jit(do_not_specialize=["row_count"])
@@ -100,11 +114,12 @@ def product(
     bias: Tensor | None = None,
     residual: Tensor | None = None,
     gated: bool = False,
+    tile: Tile = TILE,
 ) -> Tensor:
     """x [R, I] · weightᵀ [I, O] → [R, O]; x normed before it, gated by SiLU, `bias` and `residual` added behind it."""
     rows, width = x.shape[0], weight.shape[0] // 2 if gated else weight.shape[0]
     out = torch.empty(rows, width, dtype=out_dtype, device=x.device)
-    grid = (triton.cdiv(width, OUTPUTS), triton.cdiv(rows, ROWS))
+    grid = (triton.cdiv(width, tile.outputs), triton.cdiv(rows, ROWS))
     product_kernel[grid](
         x,
         weight,
@@ -121,10 +136,10 @@ def product(
         BIASED=bias is not None,
         ADDED=residual is not None,
         ROWS=ROWS,
-        OUTPUTS=OUTPUTS,
-        INPUTS=INPUTS,
-        num_warps=4,
-        num_stages=4,
+        OUTPUTS=tile.outputs,
+        INPUTS=tile.inputs,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
     )
     return out
 

@@ -69,7 +69,7 @@ class CodePredictor:
         library: Library | None = None,
     ) -> None:
         self._w, self._config, self._talker, self._row_wise = weights, config, talker, row_wise
-        self._projected = self._project_codes()
+        self._projected = projected_codes(weights, config, talker.dtype)
         self._passes: Passes
         if library is None:
             self._passes = _TorchPasses(weights, config, slot_count, row_wise)
@@ -99,19 +99,21 @@ class CodePredictor:
             return self._projected[self._talker.table_index(codebook, codes)]
         return self._talker.codec_rows(codes) if codebook == 0 else self._talker.acoustic_rows(codebook, codes)
 
-    def _project_codes(self) -> Tensor | None:
-        """[C + (Q−1)·V, predictor hidden], in the dtype of rows: added up in float64 and rounded once."""
-        if self._w.predictor_input is None:
-            return None
-        weight, bias = (part.double() for part in self._w.predictor_input)
-        parts = torch.split(self._w.frame_table, self._config.codebook_size)
-        return torch.cat([product(part.double(), weight, bias).to(self._talker.dtype) for part in parts])
-
     def _input(self, rows: Tensor) -> Tensor:
         if self._w.predictor_input is None:
             return rows
         weight, bias = self._w.predictor_input
         return product(rows.to(weight.dtype), weight, bias, row_wise=self._row_wise).to(rows.dtype)
+
+
+def projected_codes(weights: ModelWeights, config: ModelConfig, dtype: torch.dtype) -> Tensor | None:
+    """What every code is to a predictor of another width than the talker: [C + (Q−1)·V, predictor hidden] in `dtype`,
+    added up in float64 and rounded once."""
+    if weights.predictor_input is None:
+        return None
+    weight, bias = (part.double() for part in weights.predictor_input)
+    parts = torch.split(weights.frame_table, config.codebook_size)
+    return torch.cat([product(part.double(), weight, bias).to(dtype) for part in parts])
 
 
 class _TorchPasses:

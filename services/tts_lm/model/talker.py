@@ -47,9 +47,9 @@ class Talker:
             self._native_head = NativeMatrix(weights.codec_head)
         acoustic = torch.arange(config.codebook_count - 1, device=self.device) * config.codebook_size
         self.table_offsets = torch.cat([acoustic.new_zeros(1), config.codec_vocab_size + acoustic])
-        self._suppressed = torch.zeros(config.codec_vocab_size, dtype=torch.bool, device=self.device)
-        self._suppressed[config.codec_vocab_size - SUPPRESSED_TAIL :] = True
-        self._suppressed[config.codec.eos] = False
+        self.suppressed = torch.zeros(config.codec_vocab_size, dtype=torch.bool, device=self.device)
+        self.suppressed[config.codec_vocab_size - SUPPRESSED_TAIL :] = True
+        self.suppressed[config.codec.eos] = False
 
     def text_rows(self, ids: Tensor) -> Tensor:
         """Projected text embeddings: ids [R] → [R, H]."""
@@ -112,7 +112,7 @@ class Talker:
 
     def forbid(self, logits: Tensor, eos_masked: Tensor) -> Tensor:
         """Control ids never, end of speech not in rows where `eos_masked` [S]."""
-        logits = logits.masked_fill(self._suppressed, NEVER)
+        logits = logits.masked_fill(self.suppressed, NEVER)
         eos = self._config.codec.eos
         logits[:, eos] = torch.where(eos_masked, NEVER, logits[:, eos])
         return logits

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from services.tts_lm.model.talker import Talker
 
+GROUP = 1024
+
 
 class TextTable:
     """Rows of T(token). `one_by_one` projects each token alone, so that its bits never depend on what came with it."""
@@ -33,3 +35,15 @@ class TextTable:
             self._table[where] = self._talker.text_rows(where)
         for index in missing:
             self._known[index] = 1
+
+
+def projected_text(talker: Talker, vocabulary_size: int) -> Tensor:
+    """The whole table at once [vocabulary, H], for a step that looks up what it was never told about before.
+
+    In groups of one size, so that a token's bits depend on the token alone.
+    """
+    ids = torch.arange(vocabulary_size, device=talker.device)
+    groups = [ids[first : first + GROUP] for first in range(0, vocabulary_size, GROUP)]
+    last = torch.cat([groups[-1], ids.new_zeros(GROUP - len(groups[-1]))])
+    rows = [talker.text_rows(group) for group in (*groups[:-1], last)]
+    return torch.cat(rows)[:vocabulary_size]
