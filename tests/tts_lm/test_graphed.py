@@ -95,7 +95,7 @@ def test_greedy_codes_equal_the_reference(checkpoint: str, deterministic: bool, 
     given = next(c for c in CHECKPOINTS if c.name == checkpoint)
     model, store = open_checkpoint(given, tmp_path / given.name), load_store(checkpoint)
     weights = load_model_weights(model.directory, model.config, "float32", torch.device(device))
-    runner = graphed(replace(model, weights=weights), deterministic=deterministic, slot_count=3)
+    runner = graphed(replace(model, weights=weights), deterministic=deterministic, slot_count=4)
     for case in cases(given)[deterministic :: 4 if deterministic else 2]:  # the plain runner says all of them
         lines = [sequence(model, case, i, store, i) for i in range(len(case.lines))]
         for i, frames in enumerate(speak(runner, lines)):  # type: ignore[arg-type]
