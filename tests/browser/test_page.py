@@ -123,6 +123,12 @@ async def test_typing_works_where_the_microphone_is_refused() -> None:
             "it names another button"
         )
         assert not await page.run("document.getElementById('welcome').hidden"), "nothing says what to do"
+        for device in (DESKTOP, PHONE):
+            await page.emulate(device)
+            edges = "[problem.getBoundingClientRect().bottom, welcome.getBoundingClientRect().top]"
+            bottom, top = await page.run(edges)
+            assert bottom <= top, "one is written over the other"
+            await keep(page, f"refused-{device['width']}")
         await send(page, "What is twelve times seven?")
         await page.until(f"{SOUNDS.format('sound')} > 0")
         assert ("type", "What is twelve times seven?") in sessions.all[0].asked

@@ -11,8 +11,6 @@ import logging
 import time
 from typing import Protocol
 
-from voicemesh.brain.v1 import brain_pb2
-
 from common.errors import MeshError
 from common.stream import FinishReason
 from common.telemetry import Milestone, SpanName, Work
@@ -20,10 +18,12 @@ from services.gateway.media.playout import Playout
 from services.gateway.pipeline import SpeechLine
 from services.gateway.session import apology, ports
 from services.gateway.session.answer import Answer
+from services.gateway.session.calls import Calls
 from services.gateway.session.history import History
 from services.gateway.session.house import House, Spawn
 from services.gateway.session.person import Person
 from services.gateway.session.speech import NOTHING, Heard, Speech, spoken_by
+from services.gateway.session.telling import Teller
 from services.gateway.session.words import Words
 from services.gateway.turns import actions, events, states
 from services.gateway.turns.heard import SpeakingPace
@@ -72,6 +72,8 @@ class Agent:
         self.settings = settings
         self.client_buffer_s = ports.DEFAULT_CLIENT_BUFFER_S
         self.speeches: dict[int, Speech] = {}
+        self.teller = Teller(hub, person, self._heard_samples)
+        self.calls = Calls(hub, person, self.speeches)
         self.says: dict[int, str] = {}
         self.last_heard = (0, "")
         self._pace = SpeakingPace()
@@ -89,7 +91,7 @@ class Agent:
             self._begin_say(action)
         elif action.kind is states.Kind.APOLOGY:
             self._new(action, self._words()).answer.play_ready_made(apology.earcon())
-            self._tell_text(self.speeches[action.epoch], apology.TEXT, final=True)
+            self.teller.text(self.speeches[action.epoch], apology.TEXT, final=True)
         elif action.kind is states.Kind.CONTINUATION:
             self._begin_continuation(action)
         else:
@@ -125,7 +127,7 @@ class Agent:
         self.speeches[epoch] = Speech(answer, action.kind)
         self._spawn(answer.run())
         if not action.held:
-            self._tell_started(self.speeches[epoch])
+            self.teller.started(self.speeches[epoch])
         return self.speeches[epoch]
 
     def _words(self, is_filtered: bool = True, already_heard: str = "") -> Words:
@@ -146,16 +148,10 @@ class Agent:
             return
         if speech.brain is not None:
             speech.brain.confirm()
-        self._tell_started(speech)
+        self.teller.started(speech)
         if speech.answer.words.text:
-            self._tell_text(speech, speech.answer.words.text)
-        calls, speech.calls = speech.calls, []
-        for call in calls:
-            self._call(speech, call)
-
-    def _tell_started(self, speech: Speech) -> None:
-        speech.is_told = True
-        self._hub.tell(ports.AnswerStarted(speech.answer.turn, speech.answer.epoch))
+            self.teller.text(speech)
+        self.calls.release(speech)
 
     # Speaking.
 
@@ -175,31 +171,13 @@ class Agent:
             SpanName.GATEWAY_PLAYOUT, timeline.work.trace_parent(), session_id=self._hub.session_id, epoch=epoch
         )
         self._hub.tell(ports.PlayoutStarted(epoch))
-        self.tell_measured(speech.answer.turn)
-
-    def tell_measured(self, turn: int) -> None:
-        """How long the steps of a turn took."""
-        milestones = self._person.turn(turn).timeline.since_speech_end_s
-        if milestones:
-            self._hub.tell(ports.TurnMeasured(turn, milestones))
+        self.teller.measured(speech.answer.turn)
 
     def has_moved(self, epoch: int) -> bool:
         """Whether more of it was sent since the last time."""
         sent = self.playout.sent(epoch)
         moved, self._sent = (epoch, sent) != self._sent, (epoch, sent)
         return moved
-
-    def progress(self, epoch: int) -> None:
-        """Some more of it was sent: who reads along learns how far it is."""
-        speech = self.speeches.get(epoch)
-        if speech is not None and speech.is_told and speech.kind is not states.Kind.APOLOGY:
-            self._tell_text(speech, speech.answer.words.text)
-
-    def _tell_text(self, speech: Speech, text: str, final: bool = False) -> None:
-        if not speech.is_told:
-            return
-        heard = speech.answer.words.heard(self._heard_samples(speech))
-        self._hub.tell(ports.Transcript(speech.answer.turn, False, text, final, min(heard, len(text))))
 
     # Ending.
 
@@ -225,9 +203,7 @@ class Agent:
             speech.span.end(reason.name)
         if speech.is_told:
             self.last_heard = (heard.samples, heard.text)
-            if speech.span is not None and not is_whole:
-                self._hub.tell(ports.PlayoutStopped(action.epoch, cleared=True))
-            self._tell_ended(speech, reason, heard)
+        self.teller.ended(speech, reason, heard, is_cut=not is_whole)
         if speech.kind is states.Kind.ANSWER and action.ending not in _UNTOLD and self._is_last(action):
             error = answer.error.reason if answer.error is not None and reason is FinishReason.FAILED else None
             self.ended.append((self._person.turn(answer.turn).timeline.work, reason.name, error))
@@ -250,13 +226,6 @@ class Agent:
             self._history.answer(answer.turn, answer.epoch, text, interrupted=is_cut, calls=calls)
         if is_audible:
             self._texts = {answer.epoch: (answer.words.text, heard.characters)}
-
-    def _tell_ended(self, speech: Speech, reason: FinishReason, heard: Heard) -> None:
-        answer = speech.answer
-        if answer.words.text:
-            self._hub.tell(ports.Transcript(answer.turn, False, answer.words.text, True, heard.characters))
-        error = answer.error if reason is FinishReason.FAILED else None
-        self._hub.tell(ports.AnswerEnded(answer.turn, answer.epoch, reason, heard.samples, heard.text, error))
 
     def report(self, epoch: int, heard_samples: int) -> None:
         """The client says how far it has come."""
@@ -287,38 +256,12 @@ class Agent:
             self._hub.post(events.TurnEmpty(epoch))
         speech.answer.text_is_over(reason, error)
 
-    def brain_calls(self, epoch: int, call: brain_pb2.ToolCall) -> None:
-        """See `person.Owner`. On a guess nothing is done."""
-        speech = self.speeches.get(epoch)
-        if speech is not None and speech.is_told:
-            self._call(speech, call)
-        elif speech is not None:
-            speech.calls.append(call)
-
-    def _call(self, speech: Speech, call: brain_pb2.ToolCall) -> None:
-        self._hub.post(events.AnswerBusy(speech.answer.epoch))
-        if self._person.turn(speech.answer.turn).tools.call(call):
-            self._hub.tell(ports.ToolCalled(speech.answer.turn, speech.answer.epoch, call))
-
-    def tool_result(self, call_id: str, content: str, failed: bool) -> bool:
-        """What a tool answered, also when nobody waits for the answer any more. False: it was not called."""
-        turn = next((one for one in self._person.turns.values() if one.tools.is_open(call_id)), None)
-        if turn is None:
-            return False
-        alive = (speech for speech in self.speeches.values() if speech.answer.turn == turn.number)
-        brain = next((speech.brain for speech in alive if speech.brain is not None), None)
-        if brain is not None:
-            brain.tool_result(call_id, content, failed)
-        else:
-            turn.tools.close(call_id, content, failed)
-        return True
-
     def answer_text(self, answer: Answer) -> None:
         """See `answer.Owner`."""
         self._hub.post(events.AnswerText(answer.epoch))
         speech = self.speeches.get(answer.epoch)
         if speech is not None:
-            self._tell_text(speech, answer.words.text)
+            self.teller.text(speech)
 
     def answer_ready(self, answer: Answer) -> None:
         """See `answer.Owner`."""

@@ -165,7 +165,7 @@ class Dialogue:
     def tool_result(self, call_id: str, content: str, failed: bool) -> None:
         if len(content) > self._house.numbers.max_text_characters:
             raise InvalidRequest("A tool's answer holds too much.", reason="TOO_LARGE", field="tool_result")
-        if not self.agent.tool_result(call_id, content, failed):
+        if not self.agent.calls.answered(call_id, content, failed):
             raise InvalidRequest("No call of that id waits for an answer.", field="tool_result.id")
 
     def report_playback(self, heard_sample_offset: int | None, client_buffer_s: float | None) -> None:
@@ -237,7 +237,7 @@ class Dialogue:
             return
         unix_s = time.time() + min(loop_s - self._time(), MAX_FORESIGHT_S)
         if self.person.turn(turn).timeline.reached(milestone, unix_s):
-            self.agent.tell_measured(turn)
+            self.agent.teller.measured(turn)
 
     # What its parts tell.
 
@@ -284,7 +284,7 @@ class Dialogue:
 
     def brain_calls(self, epoch: int, call: brain_pb2.ToolCall) -> None:
         """See `person.Owner`."""
-        self.agent.brain_calls(epoch, call)
+        self.agent.calls.wanted(epoch, call)
 
     def brain_understood(self, turn: int, text: str, final: bool) -> None:
         """See `person.Owner`."""
@@ -317,7 +317,7 @@ class Dialogue:
             return
         if self.agent.has_moved(epoch):
             self.post(events.PlayoutProgress(epoch))
-            self.agent.progress(epoch)
+            self.agent.teller.progress(self.agent.speeches[epoch])
         self._alarms.set("progress", self._time() + PROGRESS_S, self._progress)
 
     # The end.

@@ -63,7 +63,9 @@ function show() {
   at("mute").setAttribute("aria-pressed", String(muted));
   at("mute").textContent = muted ? "Unmute" : "Mute";
   at("interrupt").disabled = !call.isOpen;
-  at("leave").hidden = withMicrophone || !call.wanted; // a call that is only typed
+  at("start-name").textContent = at("start").textContent;
+  at("leave").hidden = withMicrophone || !call.wanted; // a call that is only typed …
+  at("mute").hidden = !at("leave").hidden; // … has nothing to mute
   at("welcome").hidden = at("log").childElementCount > 0;
 }
 
