@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -139,7 +140,7 @@ class Ears:
 
         def answer() -> None:
             heard = command()
-            self._loop.call_soon_threadsafe(_tell, done, heard)
+            self._on_loop(_tell, done, heard)
 
         self.do(answer)
 
@@ -151,7 +152,11 @@ class Ears:
                 command()
         except Exception:
             logger.exception("the recogniser died")
-            self._loop.call_soon_threadsafe(self._tell_all, Broken("the recogniser died; the log says how"))
+            self._on_loop(self._tell_all, Broken("the recogniser died; the log says how"))
+
+    def _on_loop(self, call: Callable[..., None], *arguments: object) -> None:
+        with suppress(RuntimeError):  # the loop has ended, and with it everybody who listens
+            self._loop.call_soon_threadsafe(call, *arguments)
 
     def _tell_all(self, error: Exception) -> None:
         for done in list(self._waiting):
@@ -182,7 +187,7 @@ class Ears:
             words = _words(decoder)
             if words and words != state.words:
                 state.words = words
-                self._loop.call_soon_threadsafe(state.on_words, words)
+                self._on_loop(state.on_words, words)
 
     def finish(self, state: _Listening, silence: NDArray[np.float32]) -> Heard:
         """The last slices, and the result."""

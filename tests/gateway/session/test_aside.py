@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 
 from common.stream import FinishReason
 from services.brain import types as brain
+from services.brain.backends.offline import OfflineBackend
+from services.brain.engine import BrainEngine
+from services.brain.options import OfflineOptions
 from services.gateway.session import ports
 from services.gateway.session.house import Numbers
 from services.gateway.turns.settings import TurnSettings
 from tests.gateway.caller import until
 from tests.gateway.session.home import Client, HearingBrain, HearingTurn, home, loudness, silence, voice
 
+SPEECH = Path(__file__).parents[2] / "brain" / "speech"
 STORY = ["word "] * 60
 QUICK = TurnSettings(user_away_s=0.0)
 
@@ -128,3 +134,28 @@ async def test_a_house_full_of_brains_in_use_goes_by_length() -> None:
         for lease in leases:
             assert lease is not None
             understanding.pool.release(lease)
+
+
+@pytest.mark.parametrize(("said", "silences"), [("yes", False), ("mhm", False), ("stop", True)])
+async def test_real_ears_and_a_real_voice_detector_tell_yes_from_stop(said: str, silences: bool) -> None:
+    """The offline brain's recogniser, silero, and espeak-ng's voice; only the clock of the verdict is slowed down."""
+    engine = BrainEngine(OfflineBackend(OfflineOptions(tokens_per_s=0)))
+    await engine.start()
+    patient = TurnSettings(user_away_s=0.0, hold_s=30.0, overlap_verdict_s=20.0)
+    sound, _ = soundfile.read(SPEECH / f"{said}.flac", dtype="int16")
+    async with home(engine, settings=patient) as house:
+        client = Client()
+        dialogue = house.open(client)
+        dialogue.type("tell me a long story")
+        await client.heard(1.5)
+        await speaks(dialogue, silence(0.3), sound, silence(0.3))
+        await client.told(ports.StateChanged, state=ports.State.HOLD)
+        if silences:
+            assert (await client.told(ports.AnswerEnded)).reason is FinishReason.CANCELLED
+        else:
+            held = len(client.all(ports.StateChanged))
+            while len(client.all(ports.StateChanged)) == held:  # windows must come for it to go on
+                await speaks(dialogue, silence(0.1))
+            await client.heard(client.samples().size / 24000 + 0.3)
+            assert not client.all(ports.AnswerEnded)
+    await engine.close()

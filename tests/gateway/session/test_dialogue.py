@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from common.errors import InvalidRequest
 from common.stream import FinishReason
 from services.gateway.session import ports
 from services.gateway.turns.settings import TurnSettings
@@ -176,6 +177,22 @@ async def test_after_two_failures_two_tones_say_so_and_the_next_question_is_answ
         assert client.samples().size
         dialogue.type("x")
         await client.told(ports.AnswerEnded, reason=FinishReason.COMPLETED)
+
+
+async def test_what_a_voice_cannot_say_is_refused_once_with_its_message():
+    class Speechless(ToneTtsLm):
+        def submit(self, request):
+            raise InvalidRequest("This voice says no Chinese.", field="text")
+
+    brain = HearingBrain()
+    async with home(brain, Speechless(), settings=QUICK) as house:
+        client = Client()
+        house.open(client).type("x")
+        await client.until(lambda: len(client.all(ports.AnswerEnded)) == 2)  # the answer, and the tones that say so
+        (told,) = client.all(ports.Failed)
+        assert told.error.message == "This voice says no Chinese."
+        assert client.all(ports.AnswerEnded)[-1].error.message == "This voice says no Chinese."
+        assert len(brain.requests) == 1
 
 
 SLOW = {
