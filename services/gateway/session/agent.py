@@ -99,6 +99,8 @@ class Agent:
                 self._person.turn(action.turn).timeline.forget_answer()
             speech = self._new(action, self._words())
             speech.brain = self._person.ask(action.turn, action.epoch, self._history.revision)
+            if not action.held:
+                speech.brain.confirm()
 
     def _begin_say(self, action: actions.BeginAnswer) -> None:
         speech = self._new(action, self._words(is_filtered=False))

@@ -21,7 +21,6 @@ from common.errors import InvalidRequest, MeshError, OutOfOrder
 from common.stream import FinishReason
 from common.telemetry import Milestone
 from services.gateway.access import spend_text
-from services.gateway.media import playout as media
 from services.gateway.session import ports, thinking
 from services.gateway.session.agent import Agent
 from services.gateway.session.aside import Aside
@@ -33,6 +32,7 @@ from services.gateway.session.house import House
 from services.gateway.session.measures import Measures
 from services.gateway.session.mouth import Mouth
 from services.gateway.session.person import Ear, Person, Turn
+from services.gateway.session.progress import Progress
 from services.gateway.session.recording import Recording
 from services.gateway.session.steps import Alarms, Steps
 from services.gateway.session.tasks import Tasks
@@ -45,7 +45,6 @@ from services.gateway.turns.settings import TurnSettings
 
 logger = logging.getLogger(__name__)
 MAX_FORESIGHT_S = 10.0  # a client may say what will be heard, but not whenever
-PROGRESS_S = 0.25  # between two signs of life of what is being played
 RELEASE_S = 2.0  # for what still runs when a conversation is over
 
 
@@ -79,7 +78,7 @@ class Dialogue:
         self._tasks = Tasks(self._broke)
         self._alarms = Alarms()
         self._machine = TurnMachine(self._tuned(settings), self._time())
-        self._mouth = Mouth(house.clock, self._played)
+        self._mouth = Mouth(house.clock, lambda first_of, unix_s, news: self._progress.played(first_of, unix_s, news))
         self._history = History(house.numbers.history_audio_bytes)
         recording = Recording(self.settings.max_turn_s + self.settings.preroll_s + 5.0)
         self._ears = Ears(house.new_listener(), recording)
@@ -89,6 +88,7 @@ class Dialogue:
             house, self, self.person, self._history, self._mouth.playout, self._line, self._tasks.spawn, settings
         )
         self._measures = Measures(house.telemetry)
+        self._progress = Progress(self, self.agent, self._measures, self._alarms)
         self._aside = Aside(self._overhear, LexicalOverlap(), self._judged)
         self._deeds = Deeds(
             house, self, self.agent, self.person, self._history, self._measures, self._aside, self._alarms, self._tasks
@@ -293,32 +293,6 @@ class Dialogue:
         if final:
             self._history.transcript(turn, text)
         self.tell(ports.Transcript(turn, True, text, final))
-
-    # Sound on its way out.
-
-    def _played(self, first_of: int | None, unix_s: float, news: tuple[media.PlayoutEvent, ...]) -> None:
-        if first_of is not None:
-            self.agent.is_heard(first_of, unix_s)
-            self._alarms.set("progress", self._time() + PROGRESS_S, self._progress)
-        for event in news:
-            self._measures.played(event)
-            if isinstance(event, media.Finished):
-                due_s, epoch = self._time() + self.agent.client_buffer_s, event.epoch
-                self._alarms.set("drained", due_s, lambda epoch=epoch: self._drained(epoch))  # type: ignore[misc]
-
-    def _drained(self, epoch: int) -> None:
-        self.tell(ports.PlayoutStopped(epoch, cleared=False))
-        self.post(events.PlayoutDrained(epoch))
-
-    def _progress(self) -> None:
-        """A sign of life while something is played."""
-        epoch = self._machine.wanted_epoch
-        if epoch is None or epoch not in self.agent.speeches:
-            return
-        if self.agent.has_moved(epoch):
-            self.post(events.PlayoutProgress(epoch))
-            self.agent.teller.progress(self.agent.speeches[epoch])
-        self._alarms.set("progress", self._time() + PROGRESS_S, self._progress)
 
     # The end.
 
