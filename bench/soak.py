@@ -45,6 +45,7 @@ SPOKEN = ("hello", "sum", "time", "spell", "good_morning", "other_weather")
 QUESTIONS = ("hello", "what is two plus three", "spell cat", "what time is it", "help")
 STORIES = ("tell me a long story", "count from one to twenty")
 RESUME_S = 5
+PATIENCE_S = 6.0  # of who talks over an answer
 SHORTEST_JUDGED_MINUTES = 30
 # What must never happen: of these every count must be 0.
 FAULTS = (
@@ -192,7 +193,13 @@ class Visitor:
     async def _talk_over(self) -> None:
         ledger, epoch = self._call.ledger, await self._story()
         await asyncio.sleep(self._utter())
-        await ledger.until(lambda: epoch in ledger.over)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await ledger.until(lambda: epoch in ledger.over)
+        except TimeoutError:  # what nobody understands may pass for noise
+            self._house.counts["talked_over_in_vain"] += 1
+            await self._call.silence()
+            await ledger.until(lambda: epoch in ledger.over)
 
     async def _be_quiet(self) -> None:
         await asyncio.sleep(self._chance.uniform(1.0, 6.0))

@@ -209,10 +209,17 @@ def overlap_judged(memory: Memory, event: OverlapJudged) -> None:
     if said is None:
         return
     memory.disarm(Timer.VERDICT)
-    if event.verdict is Overlap.INTERRUPT:
+    if event.verdict is Overlap.INTERRUPT or _is_no_noise(memory, said, event.verdict):
         interrupt(memory)
     else:
         said.verdict = event.verdict
+
+
+def _is_no_noise(memory: Memory, said: Said, verdict: Overlap) -> bool:
+    """12: what nobody understands once may be a cough; whoever goes on with it speaks."""
+    is_again = memory.now_s - said.noise_s < memory.settings.noise_again_s
+    long_enough = memory.voice.voiced_s >= _certain_speech_s(memory, said)
+    return verdict is Overlap.NOISE and is_again and long_enough
 
 
 def undecided(memory: Memory) -> None:
@@ -231,6 +238,8 @@ def resume(memory: Memory) -> None:
     if said.verdict is Overlap.BACKCHANNEL:
         memory.out.append(BackchannelHeard(said.epoch))
     else:
+        if said.verdict is Overlap.NOISE:
+            said.noise_s = memory.now_s
         said.false_holds += 1
         memory.out.append(FalseInterruption(said.epoch, resumed=True))
     memory.voice.forget()

@@ -6,6 +6,7 @@ floor is raised before anything else is said about an end, and entering a state 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -84,6 +85,7 @@ class Said:
     first_sound_s: float = 0.0
     false_holds: int = 0
     hold_early: bool = False  # the hold began within `early_s`
+    noise_s: float = -math.inf  # when it went on after what nobody understood
     verdict: Overlap | None = None  # of the classifier, on what is said over it now
     busy_until_s: float = 0.0  # a tool runs
 

@@ -61,6 +61,7 @@ class TurnSettings:
     backchannel_lapse_s: float = 0.25  # silence after an "mhm" before the agent goes on
     await_overlap_verdict: bool = False  # a classifier answers `JudgeOverlap`: length decides no sooner than …
     overlap_verdict_s: float = 0.4  # … `backchannel_s`, or so long after they paused
+    noise_again_s: float = 2.0  # not understood again so soon: somebody speaks, and length decides
     continue_after_empty: bool = True  # an answer that was interrupted by noise is taken up again
 
     # the agent answers

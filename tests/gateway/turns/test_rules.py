@@ -572,6 +572,17 @@ def test_rule_11_noise_of_any_length_resumes() -> None:
     assert talk.one(FalseInterruption) == FalseInterruption(epoch, resumed=True)
 
 
+@pytest.mark.parametrize(("pause_s", "state"), [(0.5, State.USER_SPEAKING), (2.5, State.HOLD)])
+def test_rule_12_what_nobody_understands_is_noise_once_but_not_twice_at_once(pause_s: float, state: State) -> None:
+    talk, epoch = asked_over(0.48)
+    talk.tell(OverlapJudged(epoch, Overlap.NOISE))
+    talk.keep_playing(pause_s)
+    talk.speak(0.48)
+    talk.pause(0.16)
+    talk.tell(OverlapJudged(epoch, Overlap.NOISE))
+    assert talk.state is state
+
+
 @pytest.mark.parametrize(("voiced_s", "state"), [(0.2, State.SPEAKING), (0.48, State.USER_SPEAKING)])
 def test_rule_12_without_a_verdict_length_decides(voiced_s: float, state: State) -> None:
     talk, _ = asked_over(voiced_s)
