@@ -21,6 +21,7 @@ _ATTENTION_TYPES = {
     **dict.fromkeys(("qkv_ptr", "norm_ptr", "key_ptr", "value_ptr", "out_ptr"), "*bf16"),
     **dict.fromkeys(("position_ptr", "target_ptr", "table_ptr"), "*i64"),
     "table_stride": "i32",
+    "stretch_count": "i32",
     "eps": "fp32",
     "scale": "fp32",
 }
@@ -33,14 +34,16 @@ _SAMPLING_TYPES = {
 }
 
 
-def _product(normed: bool, gated: bool, added: bool) -> Compiled:
+def _product(normed: bool, gated: bool, added: bool, x: str = "*fp32") -> Compiled:
     parts = {"NORMED": normed, "GATED": gated, "ADDED": added}
     options = {"num_warps": 4, "num_stages": 4}
-    return Compiled(f"{_PRODUCT}.product_kernel", {"IN": 1024, "OUT": 3072} | parts | _TILE, _PRODUCT_TYPES, options)
+    sizes = {"IN": 1024, "OUT": 3072}
+    return Compiled(f"{_PRODUCT}.product_kernel", sizes | parts | _TILE, _PRODUCT_TYPES | {"x_ptr": x}, options)
 
 
-def _attention(stretches: int, alone: bool) -> Compiled:
-    pages = {"GROUP": 2, "PAGE": 64, "BLOCK": 32, "STRETCH_PAGES": 4, "STRETCHES": stretches, "ALONE": alone}
+def _attention(is_one: bool, alone: bool, page: int = 64) -> Compiled:
+    block = {"GROUP": 2, "PAGE": page, "BLOCK": min(32, page), "STRETCH_PAGES": 256 // page}
+    pages = block | {"IS_ONE": is_one, "ALONE": alone}
     return Compiled(f"{_ATTENTION}.attention_kernel", _HEADS | pages, _ATTENTION_TYPES)
 
 
@@ -53,15 +56,16 @@ def _sample(size: int, is_talker: bool) -> Compiled:
 COMPILED = [
     _product(normed=True, gated=False, added=False),
     _product(normed=True, gated=True, added=False),
-    _product(normed=False, gated=False, added=True),
+    _product(normed=False, gated=False, added=True, x="*bf16"),
     Compiled(f"{_PRODUCT}.norm_kernel", {"WIDTH": 1024, "BLOCK": 1024}, {"weight_ptr": "*bf16", "eps": "fp32"}),
-    _attention(1, alone=True),
-    _attention(4, alone=True),
-    _attention(1, alone=False),
+    _attention(is_one=True, alone=True),
+    _attention(is_one=False, alone=True),
+    _attention(is_one=False, alone=False),
+    _attention(is_one=True, alone=True, page=16),
     Compiled(f"{_ATTENTION}.keep_kernel", _HEADS, _ATTENTION_TYPES, {"num_warps": 1}),
     Compiled(
         f"{_ATTENTION}.join_kernel",
-        {"HEADS": 16, "WIDTH": 128, "BLOCK": 128, "STRETCH": 256, "STRETCHES": 4},
+        {"HEADS": 16, "WIDTH": 128, "BLOCK": 128, "STRETCH": 256},
         _ATTENTION_TYPES,
         {"num_warps": 1},
     ),

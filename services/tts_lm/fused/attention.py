@@ -18,6 +18,9 @@ from torch import Tensor
 
 STRETCH = 256
 """Positions of one program: four pages. A longer row is read by several programs at once and put together after."""
+_INTEGERS = ["position_ptr", "target_ptr", "table_ptr"]
+"""Columns of a matrix, aligned or not by the number of rows: one kernel for both, and for every number of stretches, so
+that few have to be compiled before the first start is ready."""
 NOTHING = tl.constexpr(-1e30)
 """The largest score of an empty stretch: far below any score, and finite, so that no difference is NaN."""
 
@@ -30,7 +33,7 @@ def _normed_rotated(lo, hi, norm_lo, norm_hi, cos, sin, eps, WIDTH: tl.constexpr
     return lo * cos - hi * sin, hi * cos + lo * sin
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=_INTEGERS)
 def keep_kernel(
     qkv_ptr,
     norm_ptr,
@@ -74,7 +77,7 @@ def keep_kernel(
         tl.store(value_ptr + to + first + half, part.to(value_ptr.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["table_stride", "stretch_count"], do_not_specialize_on_alignment=_INTEGERS)
 def attention_kernel(
     qkv_ptr,
     norm_ptr,
@@ -90,6 +93,7 @@ def attention_kernel(
     sums_ptr,
     peaks_ptr,
     totals_ptr,
+    stretch_count,
     eps,
     scale,
     HEADS: tl.constexpr,
@@ -100,7 +104,7 @@ def attention_kernel(
     PAGE: tl.constexpr,
     BLOCK: tl.constexpr,
     STRETCH_PAGES: tl.constexpr,
-    STRETCHES: tl.constexpr,
+    IS_ONE: tl.constexpr,
     ALONE: tl.constexpr,
 ):
     """One row, one key head, one stretch. GROUP is a power of two with room for the query heads of a key head."""
@@ -190,12 +194,12 @@ def attention_kernel(
             sum_hi = sum_hi * old[:, None] + new[:, None] * v_hi.to(tl.float32)
             peak = higher
 
-    if STRETCHES == 1:
+    if IS_ONE:
         out = (row * HEADS + heads)[:, None] * WIDTH + half[None, :]
         tl.store(out_ptr + out, (sum_lo / total[:, None]).to(out_ptr.dtype.element_ty), mask=wanted)
         tl.store(out_ptr + out + WIDTH // 2, (sum_hi / total[:, None]).to(out_ptr.dtype.element_ty), mask=wanted)
     else:
-        part = (row * HEADS + heads) * STRETCHES + stretch
+        part = (row * HEADS + heads) * stretch_count + stretch
         tl.store(peaks_ptr + part, peak, mask=group < each)
         tl.store(totals_ptr + part, total, mask=group < each)
         at = part[:, None] * WIDTH + half[None, :]
@@ -203,24 +207,24 @@ def attention_kernel(
         tl.store(sums_ptr + at + WIDTH // 2, sum_hi, mask=wanted)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["stretch_count"], do_not_specialize_on_alignment=_INTEGERS)
 def join_kernel(
     position_ptr,
     sums_ptr,
     peaks_ptr,
     totals_ptr,
     out_ptr,
+    stretch_count,
     HEADS: tl.constexpr,
     WIDTH: tl.constexpr,
     BLOCK: tl.constexpr,
     STRETCH: tl.constexpr,
-    STRETCHES: tl.constexpr,
 ):
     """The stretches of one row and head, in order; those behind the row's length are not read."""
     row, head = tl.program_id(0), tl.program_id(1)
     places = tl.arange(0, BLOCK)
     inside = places < WIDTH
-    base = (row * HEADS + head) * STRETCHES
+    base = (row * HEADS + head) * stretch_count
     count = tl.load(position_ptr + row) // STRETCH + 1
     peak = tl.load(peaks_ptr + base)
     for stretch in range(1, count):
@@ -284,6 +288,7 @@ def attend(
         sums,
         peaks,
         totals,
+        stretches,
         eps,
         width**-0.5,
         **sizes,
@@ -291,7 +296,7 @@ def attend(
         PAGE=page_size,
         BLOCK=min(32, triton.next_power_of_2(page_size)),
         STRETCH_PAGES=stretch_pages,
-        STRETCHES=stretches,
+        IS_ONE=stretches == 1,
         ALONE=alone,
         num_warps=4,
     )
@@ -302,11 +307,11 @@ def attend(
             peaks,
             totals,
             out,
+            stretches,
             HEADS=heads,
             WIDTH=width,
             BLOCK=triton.next_power_of_2(width),
             STRETCH=stretch_pages * page_size,
-            STRETCHES=stretches,
             num_warps=1,
         )
     return out

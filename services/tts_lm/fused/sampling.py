@@ -23,7 +23,7 @@ SETTINGS = 9
 TINY_SHARE = tl.constexpr(2.220446049250313e-16)  # 2⁻⁵²
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["slot_ptr", "frame_ptr"])
 def uniform_kernel(seed_ptr, slot_ptr, frame_ptr, out_ptr, Q: tl.constexpr, BLOCK: tl.constexpr):
     """`randomness.frame_uniforms`: Philox4x32-10 keyed by the slot's seed, counter (frame, codebook, 0, 0)."""
     row, codebook = tl.program_id(0), tl.arange(0, BLOCK)
@@ -56,7 +56,10 @@ def _orderable(scores):
     return tl.where(bits < 0, -1 - bits, bits + 2147483648)
 
 
-@triton.jit(do_not_specialize=["first_setting", "codebook", "table_offset", "eos", "code_count"])
+@triton.jit(
+    do_not_specialize=["first_setting", "codebook", "table_offset", "eos", "code_count"],
+    do_not_specialize_on_alignment=["slot_ptr", "masked_ptr"],
+)
 def sample_kernel(
     logits_ptr,
     uniform_ptr,
