@@ -104,6 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.device.startswith("cuda") and not torch.cuda.is_available():
         print("bench gpu: torch finds no CUDA device; --device cpu --tiny tries the command", file=sys.stderr)
         return 1
+    if arguments.device == "cpu":
+        torch.set_num_threads(1)  # two engines share this process, and what is tiny gains nothing from more
     configuration = {k: v for k, v in vars(arguments).items() if k not in ("out", "json", "used_s")}
     report = Report("gpu", configuration | {"weights": "random, tiny" if arguments.tiny else "random, published sizes"})
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as scratch:
