@@ -2,7 +2,7 @@
 
 understood  held-out sentences, given token by token and all at once: recognised, beside the synthesiser; cepstral
             distance to it and words skipped or repeated, by time alignment with it, sentence by sentence; whether both
-            ways sound the same to the sample; first packet and real-time factor, one answer at a time
+            ways sound the same to the last bits; first packet and real-time factor, one answer at a time
 at once     four answers at a time on a playback clock
 paragraphs  of a minute and more, each one utterance: its end, its length, the share of words skipped or repeated
 
@@ -134,8 +134,7 @@ async def understood(report: Report, channel: grpc.aio.Channel, count: int) -> N
                     repeated=each.repeated,
                 )
             _tell_time(report, answers, **where)
-        same = [np.array_equal(a, b) for a, b in zip(*heard.values(), strict=True)]
-        report.value("same_samples_either_way", sum(same), voice=voice.name)
+        report.value("same_either_way", sum(map(_same, *heard.values())), voice=voice.name)
 
 
 async def at_once(report: Report, channel: grpc.aio.Channel, count: int) -> None:
@@ -182,6 +181,11 @@ def _tell_time(report: Report, answers: Iterable[Answer], **where: str) -> None:
 
 def _spoken(text: str, voice: VoiceRecipe) -> features.Array:
     return padded(synthesiser().speak(text, voice))
+
+
+def _same(a: features.Array, b: features.Array) -> bool:
+    """To the last bits of a sample, which depend on how many frames the codec was given at a time."""
+    return len(a) == len(b) and bool(np.abs(a - b).max(initial=0) < 1e-3)
 
 
 def _right(identifier: Identifier, sounds: Sequence[features.Array]) -> int:
