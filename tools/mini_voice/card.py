@@ -33,8 +33,7 @@ codes, decoded again. Distance is mel-cepstral in dB, to the synthesiser, after 
 
 ## Limits
 
-{state}
-English text in ASCII letters, digits as single digits and small numbers. No cloning: the analysis that made its codes
+{state}English text in ASCII letters, digits as single digits and small numbers. No cloning: the analysis that made its codes
 is no convolution, so the encoder that the layout asks for holds random numbers. No instructions. Codes 6 to 15 carry
 nothing.
 
@@ -48,6 +47,7 @@ in here. The lexicon that chose words was read from pocketsphinx (CMU, two-claus
 _UNFINISHED = """\
 **Unfinished.** It is harder to understand than the synthesiser it learned from: the table says by how much.
 Training can be continued from where it stopped.
+
 """
 
 
