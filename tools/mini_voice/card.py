@@ -33,9 +33,9 @@ codes, decoded again. Distance is mel-cepstral in dB, to the synthesiser, after 
 
 ## Limits
 
-{state}English text in ASCII letters, digits as single digits and small numbers. No cloning: the analysis that made its codes
-is no convolution, so the encoder that the layout asks for holds random numbers. No instructions. Codes 6 to 15 carry
-nothing.
+{state}English text in ASCII letters, digits as single digits and small numbers. No cloning: the analysis that made its
+codes is no convolution, so the encoder that the layout asks for holds random numbers. No instructions. Codes 6 to 15
+carry nothing.
 
 ## Licence
 
