@@ -90,7 +90,7 @@ class GraphedRunner:
         contexts = context_sizes(max_positions)[-1 if fixed else 0 :]
         self.stream = stream
         if self.device.type == "cuda" and stream is None:
-            self.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+            self.stream = _between(self.device)
         self._step = GraphedStep(
             self.frame_step.step,
             self._empty_step,
@@ -272,6 +272,12 @@ def step_kernels(asked: StepArithmetic, weights: ModelWeights, slot_count: int, 
         return TritonStepKernels(table.dtype, invariant=deterministic)
     row_wise = deterministic and not rows_are_equal(weights, slot_count)
     return TorchStepKernels(table.dtype, row_wise=row_wise)
+
+
+def _between(device: torch.device) -> torch.cuda.Stream:
+    """A stream that goes before the codec's ordinary steps and after its first frames, where both share a device."""
+    least, greatest = torch.cuda.Stream.priority_range()  # type: ignore[call-arg]
+    return torch.cuda.Stream(device, priority=(least + greatest) // 2)  # type: ignore[no-untyped-call]
 
 
 def batch_sizes(largest: int) -> list[int]:
