@@ -154,6 +154,12 @@ class Playout:
                 self._fade_in = False
             return self._last[1]
 
+    def forget_cut(self) -> None:
+        """Somebody else listens from now on: the fade of what was cut before they came is not for them."""
+        with self._lock:
+            if self._tail is not None and self._tail.sound.epoch < self._floor:
+                self._tail = None
+
     def hold(self) -> int | None:
         """Fade and fall silent, keeping the rest. Returns the offset of the sample with which `resume` goes on; None
         when nothing was to be heard."""

@@ -39,6 +39,7 @@ class Mouth:
     def attach(self, transport: Transport, echo: EchoCanceller | None) -> None:
         """Speak to that one from now on; `echo` is told what it plays."""
         self.detach()
+        self.playout.forget_cut()
         self.transport, self._echo, self._last_slot = transport, echo, -1
         self._key = self._clock.add(self._tick)
 

@@ -82,6 +82,26 @@ def test_after_the_floor_rises_only_a_fade_is_heard() -> None:
     assert listener.playout.stale_samples == FRAME
 
 
+def test_whoever_comes_later_does_not_hear_the_fade_of_what_was_cut() -> None:
+    listener = Listener()
+    listener.put(1, 0, FRAME)
+    listener.hear()
+    listener.playout.raise_floor(2)
+    listener.playout.forget_cut()
+    assert not listener.hear().is_speech
+
+
+def test_whoever_comes_in_a_hold_hears_all_that_was_held() -> None:
+    listener = Listener()
+    listener.put(1, 0, FRAME)
+    listener.hear()
+    assert listener.playout.hold() == BLOCK_SAMPLES + FADE
+    listener.playout.forget_cut()
+    listener.playout.resume()
+    assert exact(listener.hear())
+    assert listener.blocks[-1].first_sample_offset == BLOCK_SAMPLES
+
+
 def test_a_new_epoch_is_heard_right_behind_the_fade_of_the_old() -> None:
     listener = Listener()
     listener.put(1, 0, FRAME)

@@ -157,6 +157,19 @@ async def test_a_question_that_was_lost_with_its_connection_is_answered_on_the_n
     assert lost.all(ports.AnswerEnded) == []
 
 
+async def test_whoever_comes_back_hears_nothing_of_the_answer_that_was_lost():
+    async with home(ScriptedBrain(story), settings=QUICK) as house:
+        lost, client = Client(), Client()
+        dialogue = house.open(lost)
+        dialogue.type("a story")
+        await lost.heard(0.5)
+        dialogue.suspend()
+        house.open(client, resume_token=dialogue.resume_token)
+        dialogue.type("Hi.")
+        await client.told(ports.AnswerEnded)
+    assert {block.epoch for block in client.blocks} == {dialogue.epoch}
+
+
 async def test_nobody_comes_back_and_the_session_ends():
     async with home(ScriptedBrain(), settings=TurnSettings(resume_s=0.05)) as house:
         dialogue = house.open(Client())
