@@ -26,6 +26,7 @@ from aiortc.rtcrtpreceiver import RTCRtpReceiver
 from aiortc.rtp import is_rtcp
 
 from common.errors import InvalidRequest, NotReady
+from common.waiting import attentive_sleep
 from services.gateway.media import echo, ice, opus
 from services.gateway.media.downlink import Downlink
 from services.gateway.media.networks import Network, advertised
@@ -42,6 +43,7 @@ MAX_EARLY_TEXTS = 256  # before the channel is open
 MAX_BUFFERED_BYTES = 4 << 20  # then the client reads too slowly and has lost the thread
 CLOSE_S = 5.0
 WATCH_S = 0.5
+LOOK_AGAIN_S = 0.2
 _JITTER_BUFFER = "_RTCRtpReceiver__jitter_buffer"
 _BAD_SDP = (
     ValueError,
@@ -319,10 +321,18 @@ class Peer:
                 if now_s - self._opened_s > self._settings.connect_s:
                     self._lose("never connected")
                 continue
-            limit_s = self._settings.lost_listener_s if self._uplink.last_s is None else self._settings.lost_s
-            if now_s - self._heard_s() > limit_s:
+            if self._is_silent() and await self._is_silent_still():
                 self._lose("silent")
             await self._take_reports()
+
+    def _is_silent(self) -> bool:
+        limit_s = self._settings.lost_listener_s if self._uplink.last_s is None else self._settings.lost_s
+        return self._loop.time() - self._heard_s() > limit_s
+
+    async def _is_silent_still(self) -> bool:
+        """It may be this process that stood still: what came meanwhile is looked at first."""
+        await attentive_sleep(LOOK_AGAIN_S)
+        return self._is_silent()
 
     def _heard_s(self) -> float:
         """When anything came from the other end: sound, reports, events, or a check of the path."""

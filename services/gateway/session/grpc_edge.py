@@ -15,6 +15,7 @@ from common.duplex import Limits, Writer, draining_error
 from common.errors import Broken, InvalidRequest, MeshError, OutOfOrder, OutOfTime, Overloaded
 from common.observer import Observer
 from common.stream import Drop
+from common.waiting import attentive_sleep
 from services.gateway.session import ports
 from services.gateway.session.asked import Asked, asked_of
 from services.gateway.session.dialogue import Dialogue
@@ -96,7 +97,7 @@ class Converse:
                 self._take(self._dialogue, request)
                 await self._hold_up()
         self._begun.set()
-        await asyncio.sleep(HANG_UP_GRACE_S)
+        await attentive_sleep(HANG_UP_GRACE_S)
         if self._dialogue is not None:
             self._dialogue.drain("the person has nothing more to say")
 

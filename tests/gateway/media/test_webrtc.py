@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -74,6 +75,14 @@ async def test_a_person_of_whom_nothing_comes_is_missed() -> None:
         one.relay.blocked = True
         await until(lambda: one.talk.suspended)
         assert one.peer.closed
+
+
+async def test_nobody_is_missed_because_we_stood_still_ourselves() -> None:
+    async with house(MediaSettings(lost_s=0.8)) as at, call(at) as one:
+        await until(lambda: one.talk.heard)
+        time.sleep(2.0)  # noqa: ASYNC251 - that is the point
+        await asyncio.sleep(1.5)
+        assert not one.talk.suspended
 
 
 async def test_a_person_without_a_microphone_is_not_missed() -> None:
