@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from itertools import pairwise
 
 import numpy as np
@@ -13,7 +15,7 @@ import uvloop
 
 from common.errors import InvalidRequest, Overloaded
 from services.gateway.media.networks import IceServer, Network
-from services.gateway.media.webrtc import CHANNEL, MediaSettings, WebRtc
+from services.gateway.media.webrtc import CHANNEL, UNCOLLECTED_PEERS, MediaSettings, Peer, WebRtc
 from services.gateway.session.ports import Backchannel, Transport
 from tests.gateway.media.people import LOOPBACK, QUIET, Person, Talk, Texts, call, house, until
 from tests.impairment.path import Impairment
@@ -83,6 +85,22 @@ async def test_nobody_is_missed_because_we_stood_still_ourselves() -> None:
         time.sleep(2.0)  # noqa: ASYNC251 - that is the point
         await asyncio.sleep(1.5)
         assert not one.talk.suspended
+
+
+async def test_closed_peers_do_not_wait_for_a_full_collection() -> None:
+    person = Person()
+    offer = await person.offer()
+    known: list[weakref.ref[Peer]] = []
+    gc.disable()
+    try:
+        async with house() as at:
+            for _ in range(3 * UNCOLLECTED_PEERS):
+                known.append(weakref.ref((await at.accept(offer)).peer))
+                await at.talks.pop().close("enough")
+            assert sum(one() is not None for one in known) <= UNCOLLECTED_PEERS + 1
+    finally:
+        gc.enable()
+        await person.close()
 
 
 async def test_a_person_without_a_microphone_is_not_missed() -> None:
