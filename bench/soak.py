@@ -5,7 +5,8 @@
 `--conversations` people talk at once, half over gRPC, half over WebRTC (`--webrtc`), each by a seeded choice of acts:
 typed and spoken questions heard to their end, answers silenced by the keyboard or talked over, silence, messages that
 are nonsense, connections that break in mid-answer and are taken up again, streams whose protocol is broken, and calls
-that end and begin anew. Every turn has to end: `--turn-limit-s` after an act nobody may be speaking and no answer open.
+that end and begin anew. Every turn has to end. It is stuck when nothing of its conversation moves for `--turn-limit-s`,
+or when it is not over after five of these: a long story on a slow machine is no fault, one without an end is.
 Memory, threads and open files of every service are read from /proc every `--every-s`; a slope is Theil and Sen's median
 over all samples after `--warm-up-minutes`. At the end all slots must be free and no session left.
 
@@ -44,8 +45,9 @@ SPEECH = ROOT / "tests" / "brain" / "speech"
 SPOKEN = ("hello", "sum", "time", "spell", "good_morning", "other_weather")
 QUESTIONS = ("hello", "what is two plus three", "spell cat", "what time is it", "help")
 STORIES = ("tell me a long story", "count from one to twenty")
-RESUME_S = 5
+RESUME_S = 10
 PATIENCE_S = 6.0  # of who talks over an answer
+LONGEST = 5  # turn limits that an act may take
 SHORTEST_JUDGED_MINUTES = 30
 # What must never happen: of these every count must be 0.
 FAULTS = (
@@ -110,7 +112,8 @@ class Visitor:
                 self._house.counts[what] += 1
                 told = list(self._open.ledger.last) if self._open else []
                 why = str(error) or type(error).__name__
-                self._house.stuck.append({"what": what, "kind": self._kind, "why": why, "told": told})
+                facts = {"what": what, "kind": self._kind, "why": why, "told": told, "load": os.getloadavg()[0]}
+                self._house.stuck.append(facts)
                 await self._abandon()
                 await asyncio.sleep(1.0)
 
@@ -126,7 +129,7 @@ class Visitor:
         return self._open
 
     async def _one_call(self, until_s: float) -> None:
-        self._open = await self._opened("")
+        await self._opens("")
         names = list(self._acts)
         weights = [weight for weight, _ in self._acts.values()]
         while time.monotonic() < until_s:
@@ -138,24 +141,38 @@ class Visitor:
             async with asyncio.timeout(self._house.turn_limit_s):
                 await self._call.leave()
 
-    async def _opened(self, token: str) -> Call:
+    async def _opens(self, token: str) -> None:
         house = self._house
         ledger = Ledger(house.counts)
         grpc_call = self._kind == "grpc"
         call: Call = GrpcCall(house.channel, ledger) if grpc_call else WebRtcCall(house.http, house.url, ledger)
-        async with asyncio.timeout(house.turn_limit_s):
-            await call.open(token)
+        self._open = call  # from here on somebody has to end it
+        try:
+            async with asyncio.timeout(house.turn_limit_s):
+                await call.open(token)
+        except TimeoutError:
+            raise Lost(f"not {'taken up again' if token else 'opened'} in time") from None
         house.counts["calls"] += 1
-        return call
 
     async def _act(self, name: str, act: Callable[[], Awaitable[None]]) -> None:
         self._house.counts[f"acts_{name}"] += 1
+        acting = asyncio.create_task(self._acted(act))
+        until_s = time.monotonic() + LONGEST * self._house.turn_limit_s
         try:
-            async with asyncio.timeout(self._house.turn_limit_s):
-                await act()
-                await self._settled()
-        except TimeoutError:
-            raise Stuck(f"after {name}") from None
+            while not acting.done():
+                stuck_s = self._call.ledger.moved_s + self._house.turn_limit_s
+                now_s = time.monotonic()
+                if now_s >= min(stuck_s, until_s):
+                    raise Stuck(f"{'nothing moves' if stuck_s < until_s else 'no end'} after {name}")
+                await asyncio.wait([acting], timeout=min(stuck_s, until_s) - now_s)
+            acting.result()
+        finally:
+            acting.cancel()
+            await asyncio.wait([acting])
+
+    async def _acted(self, act: Callable[[], Awaitable[None]]) -> None:
+        await act()
+        await self._settled()
 
     async def _settled(self) -> None:
         ledger = self._call.ledger
@@ -186,9 +203,12 @@ class Visitor:
         await ledger.until(lambda: epoch in ledger.over)
 
     async def _say(self) -> None:
-        ledger, turn = self._call.ledger, self._call.ledger.turn
+        ledger = self._call.ledger
+        turn, utterances = ledger.turn, ledger.utterances
         await asyncio.sleep(self._utter())
-        await ledger.until(lambda: ledger.turn > turn)
+        await ledger.until(lambda: ledger.turn > turn or (ledger.utterances > utterances and ledger.is_settled))
+        if ledger.turn == turn:  # what nobody understands is no turn
+            self._house.counts["said_in_vain"] += 1
 
     async def _talk_over(self) -> None:
         ledger, epoch = self._call.ledger, await self._story()
@@ -210,8 +230,8 @@ class Visitor:
     async def _reconnect(self) -> None:
         await self._story()
         token = await self._call.lose()
-        await asyncio.sleep(self._chance.uniform(0.1, RESUME_S / 2))
-        self._open = await self._opened(token)
+        await asyncio.sleep(self._chance.uniform(0.1, RESUME_S / 4))
+        await self._opens(token)
 
     async def _break_protocol(self, call: GrpcCall) -> None:
         async with asyncio.timeout(self._house.turn_limit_s):

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from voicemesh.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from voicemesh.stream.v1 import stream_pb2
 
+from common.status import error_of
 from common.stream import FinishReason
 from tests.gateway.media.people import Person
 
@@ -53,17 +54,25 @@ class Ledger:
     answered: dict[int, str] = field(default_factory=dict)  # turn → how its last answer ended
     turn: int = 0
     refused: int = 0  # faults told of single messages
+    moved_s: float = field(default_factory=time.monotonic)  # when anything came last
+    utterances: int = 0  # of the person, that were noticed
     is_gone: bool = False
     last: deque[str] = field(default_factory=lambda: deque(maxlen=20))
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def told(self, what: str) -> None:
         """Something came."""
-        self.last.append(f"{time.monotonic():.3f} {what}")
+        self.moved()
+        self.last.append(f"{self.moved_s:.3f} {what}")
         self.news.set()
+
+    def moved(self) -> None:
+        """It is alive."""
+        self.moved_s = time.monotonic()
 
     def changed(self, state: str) -> None:
         self.state = state
+        self.utterances += state == "user_speaking"
         self.told(f"state {state}")
 
     def committed(self, turn: int) -> None:
@@ -78,7 +87,7 @@ class Ledger:
         self.open[epoch] = turn
         self.told(f"answer {epoch} of turn {turn} begins")
 
-    def ended(self, epoch: int, how: str) -> None:
+    def ended(self, epoch: int, how: str, why: str = "") -> None:
         turn = self.open.pop(epoch, None)
         if turn is None:
             self.counts["answers_ended_unbegun"] += 1
@@ -86,10 +95,13 @@ class Ledger:
             self.answered[turn] = how
         self.over[epoch] = how
         self.counts[f"answers_{how.lower()}"] += 1
-        self.told(f"answer {epoch} ends {how}")
+        if how == FinishReason.FAILED.name:
+            self.counts[f"failed_for_{why.lower() or 'lateness'}"] += 1
+        self.told(f"answer {epoch} ends {how} {why}".rstrip())
 
     def sounds(self, epoch: int) -> None:
         self.counts["packets"] += 1
+        self.moved()
         if epoch in self.over:
             self.counts["packets_of_answers_that_are_over"] += 1
         if epoch not in self.sounding:
@@ -170,12 +182,13 @@ class GrpcCall:
         self.session_id = ""
         self._call = Stub(channel).Converse()
         self._writing = asyncio.Lock()
+        self._is_hushed = False
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self, resume_token: str = "") -> None:
         await self._send(start=gateway_pb2.ConverseStart(resume_token=resume_token))
         self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._speak())]
-        await self.ledger.until(lambda: self.token and self.ledger.state == "listening")
+        await self.ledger.until(lambda: self.token and self.ledger.state != "connecting")
 
     async def _send(self, **payload: Any) -> None:
         async with self._writing:
@@ -188,7 +201,7 @@ class GrpcCall:
     async def _speak(self) -> None:
         due_s = time.monotonic()
         with suppress(Lost):
-            while True:
+            while not self._is_hushed:
                 await self._send(audio=self.microphone.next().tobytes())
                 due_s = max(due_s + BLOCK_S, time.monotonic() - 1.0)
                 await asyncio.sleep(max(0.0, due_s - time.monotonic()))
@@ -208,9 +221,13 @@ class GrpcCall:
             case "audio":
                 self.ledger.sounds(response.epoch)
             case "ended":
-                self.ledger.ended(response.epoch, FinishReason(response.ended.reason).name)
+                ended = response.ended
+                why = error_of(ended.error).reason if ended.HasField("error") else ""
+                self.ledger.ended(response.epoch, FinishReason(ended.reason).name, why)
             case "event":
                 self._event(response.epoch, response.event)
+            case _:
+                self.ledger.moved()
 
     def _event(self, epoch: int, event: Any) -> None:
         match event.type:
@@ -250,7 +267,7 @@ class GrpcCall:
         await self._end()
 
     async def leave(self) -> None:
-        self._tasks[1].cancel()  # nothing is written any more
+        self._is_hushed = True  # not cancelled: grpc.aio ends a call of which a write is cancelled
         await asyncio.wait([self._tasks[1]])
         await self._call.done_writing()
         with suppress(Lost):
@@ -304,6 +321,7 @@ class WebRtcCall:
 
     async def open(self, resume_token: str = "") -> None:
         self._person.channel.on("message", self._take)
+        self._person.channel.on("close", lambda: self.ledger.gone("the data channel was closed"))
         headers = {"Content-Type": "application/sdp"}
         if resume_token:
             headers["Voicemesh-Resume-Token"] = resume_token
@@ -318,6 +336,7 @@ class WebRtcCall:
 
     def _take(self, text: str) -> None:
         self._person.texts.clear()
+        self.ledger.moved()
         event = json.loads(text)
         match event["type"]:
             case "session.created":
@@ -335,7 +354,9 @@ class WebRtcCall:
                 self.ledger.sounds(_epoch(event["response_id"]))
             case "response.done":
                 facts = event["response"]
-                self.ledger.ended(_epoch(facts["id"]), facts["status_details"]["finish_reason"])
+                details = facts["status_details"]
+                why = details.get("error", {}).get("code", "")
+                self.ledger.ended(_epoch(facts["id"]), details["finish_reason"], why)
             case "error":
                 self.ledger.failed(event["error"]["message"])
 

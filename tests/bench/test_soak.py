@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
 
+import grpc
 import pytest
 
 from bench import soak
-from bench.soak_calls import Ledger, Lost
+from bench.soak_calls import GrpcCall, Ledger, Lost, Stuck
 from bench.soak_watch import Watched, slope_per_hour
+from tests.edges import gateway
+from tests.fakes import ScriptedBrain
 
 
 @pytest.mark.load
@@ -73,3 +80,94 @@ async def test_whoever_waits_for_a_conversation_that_is_gone_is_told() -> None:
     ledger.gone("UNAVAILABLE")
     with pytest.raises(Lost, match="UNAVAILABLE"):
         await waiting
+
+
+class Idle:
+    """A call of which nothing comes but what the test says."""
+
+    kind = "grpc"
+
+    def __init__(self) -> None:
+        self.ledger = Ledger(Counter(), state="listening")
+        self.is_lost = False
+
+    async def open(self, resume_token: str = "") -> None:
+        await self.ledger.until(lambda: False)
+
+    async def lose(self) -> str:
+        self.is_lost = True
+        return ""
+
+
+@asynccontextmanager
+async def visiting(turn_limit_s: float) -> AsyncIterator[tuple[soak.Visitor, Idle]]:
+    nobody: Any = None
+    house = soak.House(nobody, nobody, "", turn_limit_s, Counter(), [], {})
+    visitor, call = soak.Visitor(house, "grpc", random.Random(1)), Idle()
+    visitor._open = cast(Any, call)
+    yield visitor, call
+    assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+
+async def test_a_turn_of_which_nothing_moves_is_stuck() -> None:
+    async with visiting(0.1) as (visitor, call):
+        call.ledger.began(1, 1)
+        with pytest.raises(Stuck, match="nothing moves after ask"):
+            await visitor._act("ask", visitor._settled)
+
+
+async def test_a_long_answer_is_not_stuck_while_it_moves() -> None:
+    async with visiting(0.2) as (visitor, call):
+        call.ledger.began(1, 1)
+
+        async def tell() -> None:
+            for _ in range(8):
+                await asyncio.sleep(0.05)
+                call.ledger.sounds(1)
+            call.ledger.ended(1, "COMPLETED")
+
+        telling = asyncio.create_task(tell())
+        await visitor._act("ask", visitor._settled)
+        await telling
+
+
+async def test_an_answer_without_an_end_is_stuck_though_it_moves() -> None:
+    async with visiting(0.05) as (visitor, call):
+
+        async def tell() -> None:
+            while True:
+                call.ledger.moved()
+                await asyncio.sleep(0.01)
+
+        with pytest.raises(Stuck, match="no end after ask"):
+            await visitor._act("ask", tell)
+
+
+async def test_a_call_that_was_not_taken_up_in_time_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = Idle()
+    monkeypatch.setattr(soak, "GrpcCall", lambda channel, ledger: call)
+    async with visiting(0.05) as (visitor, _):
+        with pytest.raises(Lost, match="not taken up again in time"):
+            await visitor._opens("token")
+        await visitor._abandon()
+    assert call.is_lost
+
+
+def test_why_an_answer_failed_is_counted() -> None:
+    ledger = Ledger(Counter())
+    for epoch, why in enumerate(("DEPENDENCY_DOWN", "dependency_down", "")):
+        ledger.began(epoch, epoch)
+        ledger.ended(epoch, "FAILED", why)
+    assert (ledger.counts["failed_for_dependency_down"], ledger.counts["failed_for_lateness"]) == (2, 1)
+
+
+async def test_whoever_leaves_does_so_between_two_messages() -> None:
+    """grpc.aio ends a call of which a write is cancelled: it would not be left then, but lost."""
+    async with gateway(brain=ScriptedBrain()) as server, grpc.aio.insecure_channel(server.address) as channel:
+        for _ in range(20):
+            call = GrpcCall(channel, Ledger(Counter()))
+            await call.open()
+            await asyncio.sleep(0.01)
+            async with asyncio.timeout(5.0):
+                await call.leave()
+            assert call.ledger.last[-1].endswith("the stream ended")

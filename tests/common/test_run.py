@@ -161,13 +161,13 @@ def test_what_was_made_to_start_is_not_looked_through_again() -> None:
 
 
 def test_what_comes_after_the_start_does_not_wait_for_a_quarter_of_it() -> None:
-    kept = [[] for _ in range(200_000)]
+    kept: list[list[int]] = [[] for _ in range(200_000)]
     thresholds = gc.get_threshold()
     settle()
     try:
         gc.set_threshold(10, 2, 2)
         before = gc.get_stats()[2]["collections"]
-        later = [[] for _ in range(1000)]
+        later: list[list[int]] = [[] for _ in range(1000)]
         assert gc.get_stats()[2]["collections"] > before
     finally:
         gc.set_threshold(*thresholds)
