@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator
 
@@ -83,6 +84,21 @@ async def test_several_people_are_heard_at_once(ears: Ears) -> None:
     names = ["sum", "time", "story", "count"]
     results = await asyncio.gather(*(heard(ears, speech(name)) for name in names))
     assert [result.text for result in results] == [PHRASES[name] for name in names]
+
+
+async def test_who_is_not_listened_to_any_more_costs_nothing(ears: Ears) -> None:
+    """However far behind the recogniser is: nobody gets a decoder, of 19 MB, to be understood by nobody."""
+    behind = threading.Event()
+    ears.do(lambda: bool(behind.wait()))
+    listeners = [ears.listen() for _ in range(3)]
+    for listener in listeners:
+        listener.hear(np.zeros(16000, np.float32))
+    for listener in listeners:
+        listener.close()
+    before = len(ears._free)
+    behind.set()
+    assert (await heard(ears, speech("hello"))).text == "hello"
+    assert len(ears._free) == before
 
 
 async def test_the_loop_goes_on_while_somebody_is_heard(ears: Ears) -> None:

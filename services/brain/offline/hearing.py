@@ -57,6 +57,7 @@ class _Listening:
     slice_count: int = 0
     loud: bool = False
     words: str = ""
+    is_closed: bool = False
 
 
 _Command = Callable[[], None]
@@ -88,7 +89,7 @@ class Listener:
     def close(self) -> None:
         """Nobody wants to know any more."""
         if not self._closed:
-            self._closed = True
+            self._closed = self._state.is_closed = True
             self._ears.do(lambda: self._ears.drop(self._state))
 
 
@@ -164,7 +165,9 @@ class Ears:
                 done.set_exception(error)
 
     def take(self, state: _Listening, samples: NDArray[np.float32]) -> None:
-        """Recognise whole slices, giving way to the loop after each."""
+        """Recognise whole slices, giving way to the loop after each; none for whom nobody waits any more."""
+        if state.is_closed:
+            return
         if state.decoder is None:
             state.decoder = self._free.pop() if self._free else _new_decoder(self._dictionary)
             state.decoder.set_cmn(_CMN)
