@@ -24,7 +24,7 @@ def test_alignment_takes_the_cheapest_way() -> None:
 
 def test_a_slower_rendering_is_nearer_than_another_sound() -> None:
     said, slower, other = sweep(0.8, 3000), sweep(1.0, 3000), sweep(0.8, 600)
-    assert mel_cepstral_distance(said, said) == 0
+    assert mel_cepstral_distance(said, said) < 1e-4
     assert mel_cepstral_distance(said, slower) < 0.3 * mel_cepstral_distance(said, other)
 
 

@@ -34,8 +34,7 @@ from tools.mini_voice.recognise import Identifier
 from tools.mini_voice.speech_data import padded
 from tools.mini_voice.synthesiser import SAMPLE_RATE_HZ, synthesiser
 from tools.mini_voice.text import Writer, evaluation_sentences
-from tools.mini_voice.voices import VOICES, VoiceRecipe
-from tools.regress.words import walk
+from tools.mini_voice.voices import VOICES
 
 PREBUFFER_S = 0.1
 TOKEN_S = 0.02
@@ -152,11 +151,12 @@ async def paragraphs(report: Report, channel: grpc.aio.Channel, count: int) -> N
     report.value("paragraphs", count, source="paragraphs")
     report.value("ended_by_itself", sum(answer.reason == "COMPLETED" for answer in answers), source="paragraphs")
     report.add("audio_s", [len(answer.samples) / SAMPLE_RATE_HZ for answer in answers], source="paragraphs")
-    ratios = [len(a.samples) / len(_spoken(t, v)) for t, v, a in zip(texts, voices, answers, strict=True)]
+    taught = [synthesiser().speak(text, voice) for text, voice in zip(texts, voices, strict=True)]
+    ratios = [len(a.samples) / len(padded(teacher)) for teacher, a in zip(taught, answers, strict=True)]
     report.add("length_ratio", ratios, source="paragraphs")
-    walks = [walk(text, answer.samples, SAMPLE_RATE_HZ) for text, answer in zip(texts, answers, strict=True)]
-    shares = [(found.skipped + found.repeated) / found.total for found in walks if found is not None]
-    report.add("words_wrong_share", shares, source="paragraphs")
+    faults = [met(teacher, padded(teacher), a.samples) for teacher, a in zip(taught, answers, strict=True)]
+    report.add("words_wrong_share", [(f.skipped + f.repeated) / f.total for f in faults], source="paragraphs")
+    report.add("distance_db", [each.distance_db for each in faults], source="paragraphs")
 
 
 def paragraph_texts(count: int) -> list[str]:
@@ -177,10 +177,6 @@ def _tell_time(report: Report, answers: Iterable[Answer], **where: str) -> None:
     report.add("first_packet_s", [each.first_byte_s for each in heard], **where)
     report.add("rtf", [each.rtf for each in heard], **where)
     report.value("underruns", sum(each.underruns for each in heard), **where)
-
-
-def _spoken(text: str, voice: VoiceRecipe) -> features.Array:
-    return padded(synthesiser().speak(text, voice))
 
 
 def _same(a: features.Array, b: features.Array) -> bool:
