@@ -46,6 +46,9 @@ def test_ten_minutes_hold_when_the_last_is_as_good_as_the_first() -> None:
     assert good.holds
     assert not replace(good, ended=False).holds
     assert not replace(good, wrong=(0.0, 0.05)).holds
+    assert replace(good, wrong=(None, None)).holds
+    assert "words unchecked" in str(replace(good, wrong=(None, None)))
+    assert "last 3.0 words in a hundred skipped or repeated at -20.5 dB" in str(good)
     assert not replace(good, level_db=(-20.0, -23.0)).holds
 
 
