@@ -96,7 +96,7 @@ class Ledger:
         self.over[epoch] = how
         self.counts[f"answers_{how.lower()}"] += 1
         if how == FinishReason.FAILED.name:
-            self.counts[f"failed_for_{why.lower() or 'lateness'}"] += 1
+            self.counts[f"failed_for_{why.lower() or 'no_reason'}"] += 1
         self.told(f"answer {epoch} ends {how} {why}".rstrip())
 
     def sounds(self, epoch: int) -> None:

@@ -158,7 +158,7 @@ def test_why_an_answer_failed_is_counted() -> None:
     for epoch, why in enumerate(("DEPENDENCY_DOWN", "dependency_down", "")):
         ledger.began(epoch, epoch)
         ledger.ended(epoch, "FAILED", why)
-    assert (ledger.counts["failed_for_dependency_down"], ledger.counts["failed_for_lateness"]) == (2, 1)
+    assert (ledger.counts["failed_for_dependency_down"], ledger.counts["failed_for_no_reason"]) == (2, 1)
 
 
 async def test_whoever_leaves_does_so_between_two_messages() -> None:

@@ -11,7 +11,7 @@ import logging
 import time
 from typing import Protocol
 
-from common.errors import MeshError
+from common.errors import MeshError, OutOfTime
 from common.stream import FinishReason
 from common.telemetry import Milestone, SpanName, Work
 from services.gateway.media.playout import Playout
@@ -32,6 +32,10 @@ logger = logging.getLogger(__name__)
 _CANCELLED = FinishReason.CANCELLED
 _REASONS = {states.Ending.INCOMPLETE: FinishReason.FAILED, states.Ending.FAILED: FinishReason.FAILED}
 _HOPELESS = ("INVALID_ARGUMENT", "NOT_FOUND")  # what was asked for cannot be had, however often it is asked
+_LATE = {
+    states.Ending.FAILED: "Nothing of the answer came in time.",
+    states.Ending.INCOMPLETE: "The rest of the answer did not come in time.",
+}
 _UNTOLD = (states.Ending.WASTED, states.Ending.EMPTY)
 
 
@@ -196,6 +200,8 @@ class Agent:
         reason = answer.reason if is_whole else _REASONS.get(action.ending, _CANCELLED)
         if speech.kind is states.Kind.APOLOGY:  # it was heard, but it is no answer
             reason, answer.error = FinishReason.FAILED, self._last_error
+        if reason is FinishReason.FAILED and answer.error is None:
+            answer.error = self._last_error = OutOfTime(_LATE[action.ending])
         if not is_whole:
             answer.cancel()
             if speech.brain is not None:

@@ -192,6 +192,25 @@ async def test_after_two_failures_two_tones_say_so_and_the_next_question_is_answ
         await client.told(ports.AnswerEnded, reason=FinishReason.COMPLETED)
 
 
+async def test_an_answer_that_does_not_come_in_time_says_so():
+    late = TurnSettings(user_away_s=0.0, first_text_s=0.2)
+    async with home(ScriptedBrain(lambda words: ["x"], step_s=1.0), settings=late) as house:
+        client = Client()
+        house.open(client).type("Hi.")
+        await client.until(lambda: len(client.all(ports.AnswerEnded)) == 3)
+    assert {event.reason for event in client.all(ports.AnswerEnded)} == {FinishReason.FAILED}
+    assert [event.error.reason for event in client.all(ports.AnswerEnded)] == ["OUT_OF_TIME"] * 3
+
+
+async def test_an_answer_that_stops_in_its_middle_says_so():
+    stalling = TurnSettings(user_away_s=0.0, stall_s=0.5)
+    async with home(ScriptedBrain(lambda words: ["Hello there. ", "x"], step_s=3.0), settings=stalling) as house:
+        client = Client()
+        house.open(client).type("Hi.")
+        ended = await client.told(ports.AnswerEnded)
+    assert (ended.reason, ended.error.reason) == (FinishReason.FAILED, "OUT_OF_TIME")
+
+
 async def test_what_a_voice_cannot_say_is_refused_once_with_its_message():
     class Speechless(ToneTtsLm):
         def submit(self, request):
