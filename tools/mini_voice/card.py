@@ -37,6 +37,9 @@ codes, decoded again. Distance is mel-cepstral in dB, to the synthesiser, after 
 codes is no convolution, so the encoder that the layout asks for holds random numbers. No instructions. Codes 6 to 15
 carry nothing.
 
+An utterance of a minute loses its place: some of its words are skipped or said twice (how many: `docs/log.md` of
+Voicemesh). Sentences hardly do; say a paragraph sentence by sentence.
+
 ## Licence
 
 Apache-2.0, like Voicemesh. espeak-ng (GPL-3) was run as a program to make training sound; none of its code or data is
