@@ -50,6 +50,7 @@ def use_of(kernels: Sequence[Kernel]) -> Use:
 async def profiled(suite: Any, pair: Pair, said: Iterator[Line], rows: int, size: str) -> None:
     """A window of `rows` voices that speak as fast as they can."""
     kinds = [torch.profiler.ProfilerActivity.CUDA if suite.on_gpu else torch.profiler.ProfilerActivity.CPU]
+    await pair.all_free()
     answers = [Answer(pair, next(said)) for _ in range(rows)]
     tasks = [asyncio.create_task(answer.run()) for answer in answers]
     try:

@@ -54,6 +54,12 @@ class Pair:
     codec_steps: StepLog
     ready_s: dict[str, float] = field(default_factory=dict)
 
+    async def all_free(self) -> None:
+        """Wait until nobody is left of what was measured before: a cancel is obeyed by the engines' own threads."""
+        async with asyncio.timeout(TURN_S):
+            while any(e.info().free_slot_count < e.info().slot_count for e in (self.talker, self.codec)):
+                await asyncio.sleep(0.001)
+
     async def close(self) -> None:
         await self.talker.close()
         await self.codec.close()
@@ -129,17 +135,19 @@ class Answer:
         self.speech.flush()
 
     async def run(self) -> Spoken:
-        """To its end."""
-        with contextlib.suppress(TimeoutError, MeshError):
-            async with asyncio.timeout(TURN_S), asyncio.TaskGroup() as group:
-                group.create_task(self._join())
-                credit = group.create_task(self._credit()) if self._lead_frames else None
-                await self._listen()
-                if credit is not None:
-                    credit.cancel()
-        self.sounds.set()  # of an answer without sound nobody waits any longer
-        if self.spoken.reason == "LOST":
-            self.cancel()
+        """To its end; whoever is cancelled here leaves nothing behind in the engines."""
+        try:
+            with contextlib.suppress(TimeoutError, MeshError):
+                async with asyncio.timeout(TURN_S), asyncio.TaskGroup() as group:
+                    group.create_task(self._join())
+                    credit = group.create_task(self._credit()) if self._lead_frames else None
+                    await self._listen()
+                    if credit is not None:
+                        credit.cancel()
+        finally:
+            self.sounds.set()  # of an answer without sound nobody waits any longer
+            if self.spoken.reason == "LOST":
+                self.cancel()
         return self.spoken
 
     def cancel(self) -> None:

@@ -60,8 +60,9 @@ class Suite:
         return self._models[like]
 
     async def pair(self, size: str) -> Pair:
-        """Both engines over it, READY and warm; another pair is closed for it."""
+        """Both engines over it, READY, warm and with nobody in them; another pair is closed for it."""
         if self._pair is not None and self._pair[0] == size:
+            await self._pair[1].all_free()
             return self._pair[1]
         await self.close_pair()
         scale = self.scale
