@@ -12,8 +12,9 @@ from tests.tts_lm.stored import Model, cases, checkpoint_named, load_store, open
 from tools.reference.talker_cases import CHECKPOINTS, TEXTS
 
 PAIRS = [(c.name, case.name) for c in CHECKPOINTS for case in cases(c)]
-LOGIT_TOLERANCE = {"torch": 2e-5, "native": 3e-5}
-"""The compiled kernels' order of sums depends on the processor: 2.0e-5 with 512-bit vectors, 2.5e-5 with others."""
+LOGIT_TOLERANCE = {"torch": 3e-5, "native": 3e-5}
+"""The order of sums depends on the processor. Compiled kernels: 2.0e-5 with 512-bit vectors, 2.5e-5 with others;
+torch's products (MKL): below 2.0e-5 on an EPYC, 2.2e-5 on a Xeon."""
 
 
 @pytest.fixture(scope="module")
