@@ -126,9 +126,10 @@ def pauses(ear: Ear) -> set[int]:
 
 
 def nothing_bursts(times: list[float]) -> None:
+    """Five blocks in 100 ms and one that was late; two more, as the ear's thread too may be kept waiting."""
     for number, began_s in enumerate(times):
         within = sum(1 for at_s in times[number : number + 12] if at_s < began_s + 0.1)
-        assert within <= 6, f"{within} blocks in 100 ms"
+        assert within <= 8, f"{within} blocks in 100 ms"
 
 
 def no_delay_is_left(ear: Ear) -> None:
