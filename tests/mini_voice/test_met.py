@@ -58,6 +58,13 @@ def test_a_word_said_twice_is_found(twice: int) -> None:
     assert met(teacher(), said([0, 1, 2, 3, 4]), said(words)).repeated in (1, 2)
 
 
+def test_a_longer_pause_says_nothing() -> None:
+    pause = np.zeros(int(0.3 * SAMPLE_RATE_HZ), np.float32)
+    start = int((LEAD_FRAMES * FRAME_S + sum(LENGTHS_S[:2])) * SAMPLE_RATE_HZ)
+    sound = said([0, 1, 2, 3, 4])
+    assert met(teacher(), sound, np.concatenate([sound[:start], pause, sound[start:]])).whole
+
+
 def test_silence_says_no_word() -> None:
     reference = said([0, 1, 2, 3, 4])
     nothing = met(teacher(), reference, np.zeros(0, np.float32))
