@@ -78,6 +78,16 @@ class GatewayConfig(LiveKitConfig, MediaConfig):
         Field(gt=0, le=3600, description="Unless the caller says: text away for so long closes a part; absent: held."),
     ] = None
 
+    steady_characters: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=1_000_000,
+            description="After so many an utterance ends with its sentence and goes on as the next; 0: never, "
+            "absent: as the model says.",
+        ),
+    ] = None
+
     voice_store: Annotated[
         str,
         Field(default_factory=lambda: str(default_directory()), description="Directory of `voicemesh voices add`."),
@@ -147,6 +157,7 @@ class GatewayConfig(LiveKitConfig, MediaConfig):
             lead_frames=self.lead_frames,
             max_text_characters=self.max_text_characters,
             text_timeout_s=self.text_timeout_s,
+            steady_characters=self.steady_characters,
             paced_lead_s=self.paced_lead_s,
             normalise=self.normalise,
             patience=Patience(self.connect_timeout_s, self.resume_timeout_s),

@@ -1,5 +1,5 @@
 """The text of one utterance as the talker is told it: kept, so that another replica can be told the same, and cut into
-segments where its source is too slow for one. Pure: no clock, no stream.
+segments where its source is too slow for one, or where it is too long for its voice. Pure: no clock, no stream.
 
     feed ──▶ held back: a word that may go on ──▶ the last segment ──▶ (told at once when it is the one being spoken)
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 
 from common.errors import InvalidRequest
+from services.gateway.sentences import cut
 
 # Scripts written without spaces: a cut after any of their characters is a cut between words, as far as anyone can tell.
 _UNSPACED = (
@@ -49,11 +50,16 @@ class Segment:
 
 class Script:
     """All that an utterance has been told. With `by_words`, words are held back until they are whole, so that it can be
-    closed between them at any time."""
+    closed between them at any time. A segment that holds `steady_characters` ends with its sentence; 0: with the text.
 
-    def __init__(self, by_words: bool, max_characters: int) -> None:
+    `max_characters` counts from where the caller last closed.
+    """
+
+    def __init__(self, by_words: bool, max_characters: int, steady_characters: int = 0) -> None:
         self._by_words = by_words
         self._max_characters = max_characters
+        self._steady_characters = steady_characters
+        self._characters = 0  # since it was closed from outside
         self._held = ""
         self.segments = deque([Segment(0)])
         self.is_flushed = False
@@ -70,21 +76,22 @@ class Script:
 
     def feed(self, text: str) -> str:
         """More text; returns what of it the talker is to be told now. `InvalidRequest` when it is too long."""
-        if len(self.segments[-1].text) + len(self._held) + len(text) > self._max_characters:
+        if self._characters + len(text) > self._max_characters:
             sentence = f"An utterance holds at most {self._max_characters} characters; speak it as several."
             raise InvalidRequest(sentence, reason="TOO_LARGE", max_characters=str(self._max_characters))
+        self._characters += len(text)
         text = self._held + text
-        cut = whole_words(text) if self._by_words else len(text)
-        self._held = text[cut:]
-        return self._add(text[:cut])
+        whole = whole_words(text) if self._by_words else len(text)
+        self._held = text[whole:]
+        return self._add(text[:whole])
 
     def close(self) -> bool:
         """What was said so far shall be spoken to its end without waiting for more; False when that is nothing."""
         last = self.segments[-1]
         if last.is_closed or last.is_blank:
             return False
-        last.is_closed = True
-        self.segments.append(Segment(last.first_character + len(last.text)))
+        self._characters = len(self._held)
+        self._begin_next()
         return last is self.spoken
 
     def flush(self) -> str:
@@ -101,5 +108,23 @@ class Script:
         return self.spoken
 
     def _add(self, text: str) -> str:
-        self.segments[-1].text += text
-        return text if len(self.segments) == 1 else ""
+        """Returns what of it belongs to the segment that is being spoken."""
+        told = ""
+        while True:
+            last = self.segments[-1]
+            known = len(last.text)
+            last.text += text
+            place = cut(last.text, known, self._steady_characters) if self._steady_characters else None
+            if place is not None:
+                text = last.text[place:]
+                last.text = last.text[:place]
+            if last is self.spoken:
+                told = last.text[known:]
+            if place is None:
+                return told
+            self._begin_next()
+
+    def _begin_next(self) -> None:
+        last = self.segments[-1]
+        last.is_closed = True
+        self.segments.append(Segment(last.first_character + len(last.text)))

@@ -91,7 +91,8 @@ class Talker:
         """More text."""
         if text:
             self._moved_s = self._time()
-            self._tell_text(self._script.feed(text))
+            was_closed = self._script.spoken.is_closed
+            self._tell_text(self._script.feed(text), was_closed)
 
     def close_segment(self) -> None:
         """Speak what was said so far to its end; what comes later is a segment of its own."""
@@ -100,10 +101,8 @@ class Talker:
 
     def flush(self) -> None:
         """The text is complete."""
-        self._tell_text(self._script.flush())
-        if len(self._script.segments) == 1:
-            self._tell(stream_pb2.Flush())
-        self._news.set()
+        was_closed = self._script.spoken.is_closed
+        self._tell_text(self._script.flush(), was_closed)
 
     def credit(self, frames: int) -> None:
         """More may be made."""
@@ -116,9 +115,11 @@ class Talker:
         if self._stream is not None:
             self._stream.hang_up()
 
-    def _tell_text(self, text: str) -> None:
+    def _tell_text(self, text: str, was_closed: bool) -> None:
         if text:
             self._tell(tts_lm_pb2.TextDelta(text=text))
+        if self._script.spoken.is_closed and not was_closed:
+            self._tell(stream_pb2.Flush())
         self._news.set()
 
     def _tell(self, part: Part) -> None:

@@ -43,6 +43,7 @@ class Terms:
     lead_frames: int = 128
     max_text_characters: int = 65536
     text_timeout_s: float | None = None
+    steady_characters: int | None = None
     paced_lead_s: float = 0.4
     normalise: Normalisation = "off"
     patience: Patience = field(default_factory=Patience)
@@ -101,7 +102,9 @@ class SpeechUtterance:
         prime = [*speech.voice.clone.codes, *speech.resume.codes]
         decode = codec_pb2.DecodeStart(format=request.format, prime_codes=prime, trace=context)
         self._allowance = Allowance(terms.lead_frames, speech.max_lead_frames)
-        script = Script(self._text_timeout_s is not None, terms.max_text_characters)
+        script = Script(
+            self._text_timeout_s is not None, terms.max_text_characters, _steady_characters(stages, terms, speech)
+        )
         self._talker = Talker(
             stages, session_id, epoch, speech, script, self._allowance, terms.patience, self, self._leave
         )
@@ -271,6 +274,16 @@ class SpeechUtterance:
     def _emit(self, event: Event) -> None:
         self._events.append(event)
         self._news.set()
+
+
+def _steady_characters(stages: Stages, terms: Terms, speech: tts_lm_pb2.GenerateStart) -> int:
+    """As configured, or as the model says of itself; never where the caller asks for what the reference would do, or
+    goes on with what others made."""
+    if speech.reference_behaviour or speech.resume.codes:
+        return 0
+    if terms.steady_characters is not None:
+        return terms.steady_characters
+    return 0 if stages.tts_lm.info is None else int(stages.tts_lm.info.steady_character_count)
 
 
 def _text_timeout_s(speech: tts_lm_pb2.GenerateStart) -> float | None:

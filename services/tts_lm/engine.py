@@ -211,6 +211,7 @@ class TalkerEngine:
             free_slot_count=self._slots.free_count,
             dtype=model.dtype,
             device=model.device,
+            steady_character_count=0 if model.repertoire is None else model.repertoire.steady_characters,
         )
 
     def voices(self) -> tuple[VoiceInfo, ...]:

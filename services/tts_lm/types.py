@@ -169,6 +169,7 @@ class ModelInfo:
     free_slot_count: int
     dtype: str
     device: str
+    steady_character_count: int = 0
 
 
 @dataclass(frozen=True)

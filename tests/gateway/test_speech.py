@@ -205,6 +205,38 @@ async def test_text_that_stays_away_closes_a_part_between_words() -> None:
         assert caller.pcm == tone(frames_of(("Good ", 7), ("morning to you", 8)))[0].tobytes()
 
 
+async def test_a_text_longer_than_the_model_is_steady_is_spoken_sentence_by_sentence_without_a_seam() -> None:
+    talker = Recording(ToneTtsLm(steady_characters=10))
+    async with gateway(talker) as server, calling(server.address) as caller:
+        await caller.start()
+        for piece in ("Hello there. An", "d on. ", "No. Yes. Last"):
+            await caller.text(piece)
+        await caller.flush()
+        await caller.to_end()
+        parts = ("Hello there. ", "And on. No. ", "Yes. Last")
+        seeds = enumerate(parts, 7)
+        assert caller.pcm == tone(frames_of(*((part, seed) for seed, part in seeds)))[0].tobytes()
+        assert (caller.reason, caller.ended.text_token_count) == (FinishReason.COMPLETED, len("".join(parts)))
+        assert caller.packets[-1].text_offset == len("".join(parts))
+        assert len(talker.requests) == len(parts)
+
+
+@pytest.mark.parametrize(
+    ("settings", "speech"),
+    [({"steady_characters": 0}, {}), ({}, {"reference_behaviour": True})],
+    ids=["by configuration", "as the reference"],
+)
+async def test_a_long_text_stays_one_utterance_where_that_is_asked_for(
+    settings: dict[str, int], speech: dict[str, bool]
+) -> None:
+    async with gateway(ToneTtsLm(steady_characters=10), **settings) as server, calling(server.address) as caller:
+        await caller.start(speech=tts_lm_pb2.GenerateStart(**speech))
+        await caller.text("Hello there. And on.")
+        await caller.flush()
+        await caller.to_end()
+        assert caller.pcm == tone(speak("Hello there. And on.", 7))[0].tobytes()
+
+
 async def test_a_boundary_with_nothing_before_or_behind_it_says_nothing() -> None:
     async with gateway() as server, calling(server.address) as caller:
         await caller.start()

@@ -46,6 +46,8 @@ def test_an_official_checkpoint_says_nothing_and_is_given_everything(tmp_path: P
         {"characters": "ab", "read_as": {"xy": "a"}, "speaks": "x"},
         {"characters": "ab", "read_as": {"x": "c"}, "speaks": "x"},
         {"characters": "ab", "read_as": {"x": 1}, "speaks": "x"},
+        {"characters": "ab", "read_as": {}, "speaks": "x", "steady_characters": -1},
+        {"characters": "ab", "read_as": {}, "speaks": "x", "steady_characters": "many"},
     ],
 )
 def test_a_file_that_means_nothing_is_refused(tmp_path: Path, content: dict[str, object]) -> None:

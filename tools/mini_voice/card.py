@@ -37,8 +37,9 @@ codes, decoded again. Distance is mel-cepstral in dB, to the synthesiser, after 
 codes is no convolution, so the encoder that the layout asks for holds random numbers. No instructions. Codes 6 to 15
 carry nothing.
 
-An utterance of a minute loses its place: some of its words are skipped or said twice (how many: `docs/log.md` of
-Voicemesh). Sentences hardly do; say a paragraph sentence by sentence.
+In an utterance of several sentences it loses its place: some words are skipped or said twice (how many: `docs/log.md`
+of Voicemesh). `repertoire.json` says so (`steady_characters`), and the gateway speaks a text sentence by sentence;
+whoever asks the talker itself should.
 
 ## Licence
 

@@ -4,7 +4,7 @@ understood  held-out sentences, given token by token and all at once: recognised
             distance to it and words skipped or repeated, by time alignment with it, sentence by sentence; whether both
             ways sound the same to the last bits; first packet and real-time factor, one answer at a time
 at once     four answers at a time on a playback clock
-paragraphs  of a minute and more, each one utterance: its end, its length, the share of words skipped or repeated
+paragraphs  of a minute and more, each one answer: its end, its length, the share of words skipped or repeated
 
 Refuses to know the model: everything goes through `SpeechService.Synthesize`. Needs the `train` extra and espeak-ng.
 That a thousand sentences end is the talker's affair alone: `ends.py`.
@@ -144,7 +144,7 @@ async def at_once(report: Report, channel: grpc.aio.Channel, count: int) -> None
 
 
 async def paragraphs(report: Report, channel: grpc.aio.Channel, count: int) -> None:
-    """As one utterance each."""
+    """Each as one answer."""
     texts = paragraph_texts(count)
     voices = [VOICES[i % len(VOICES)] for i in range(count)]
     answers = await ask_all(channel, texts, [voice.name for voice in voices], at_once=2)

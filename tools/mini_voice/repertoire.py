@@ -1,4 +1,5 @@
-"""What mini has learned to say, as the file that its checkpoint carries: English in the characters of the corpus.
+"""What mini has learned to say, as the file that its checkpoint carries: English in the characters of the corpus, and
+how long a text it speaks steadily.
 
 Accented letters are read without their accents, signs as their names, typographic marks as the plain ones; what is left
 (other scripts, emoji) is refused by whoever loads the checkpoint.
@@ -9,6 +10,8 @@ from __future__ import annotations
 import string
 import unicodedata
 
+STEADY_CHARACTERS = 1
+"""Sentence by sentence: it learned from sentences alone and in chains, and in chains it is not sure of the words."""
 CHARACTERS = string.ascii_letters + string.digits + " .,?!;'"
 
 _SIGNS = {
@@ -36,4 +39,9 @@ def repertoire() -> dict[str, object]:
         if base in string.ascii_letters:
             read_as.setdefault(chr(point), base)
     read_as |= {chr(point): "" for point in _ACCENTS}
-    return {"speaks": "English", "characters": CHARACTERS, "read_as": dict(sorted(read_as.items()))}
+    return {
+        "speaks": "English",
+        "steady_characters": STEADY_CHARACTERS,
+        "characters": CHARACTERS,
+        "read_as": dict(sorted(read_as.items())),
+    }

@@ -11,11 +11,14 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
+from services.gateway.sentences import utterances
+from services.tts_lm.model.repertoire import load_repertoire
 from tools.mini_voice import speak
 from tools.mini_voice.recognise import Identifier
 from tools.regress import texts
@@ -114,10 +117,12 @@ class LongText:
 
 
 def _long_text(model: Path, voice: str, seed: int, out: Path) -> LongText:
-    """A minute an utterance, as a caller must say it: positions are finite."""
-    minutes = texts.minutes(texts.ten_minutes(seed))
-    said = speak.speak(model, minutes, voice)
-    sounds = speak.decode(model, [one.codes for one in said])
+    """Cut into utterances as the gateway cuts it; a minute is decoded as one."""
+    minutes, repertoire = texts.minutes(texts.ten_minutes(seed)), load_repertoire(model)
+    parts = [utterances(minute, 0 if repertoire is None else repertoire.steady_characters) for minute in minutes]
+    said = speak.speak(model, list(chain.from_iterable(parts)), voice)
+    rest = iter(said)
+    sounds = speak.decode(model, [list(chain.from_iterable(next(rest).codes for _ in part)) for part in parts])
     soundfile.write(out / f"long-{seed}.wav", np.concatenate(sounds), speak.SAMPLE_RATE_HZ)
     ends = [(minutes[place], sounds[place]) for place in (0, -1)]
     levels = [measure(samples, speak.SAMPLE_RATE_HZ, _FRAME_SAMPLES).level_db for _, samples in ends]
