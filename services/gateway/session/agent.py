@@ -77,7 +77,7 @@ class Agent:
         self.client_buffer_s = ports.DEFAULT_CLIENT_BUFFER_S
         self.speeches: dict[int, Speech] = {}
         self.teller = Teller(hub, person, self._heard_samples)
-        self.calls = Calls(hub, person, self.speeches)
+        self.calls = Calls(hub, person, self.speeches, history)
         self.says: dict[int, str] = {}
         self.last_heard = (0, "")
         self._pace = SpeakingPace()

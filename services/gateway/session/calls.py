@@ -11,6 +11,7 @@ from typing import Protocol
 from voicemesh.brain.v1 import brain_pb2
 
 from services.gateway.session import ports
+from services.gateway.session.history import History
 from services.gateway.session.person import Person
 from services.gateway.session.speech import Speech
 from services.gateway.turns.events import AnswerBusy, Event
@@ -26,10 +27,11 @@ class Hub(Protocol):
 class Calls:
     """Of the speeches that are alive."""
 
-    def __init__(self, hub: Hub, person: Person, speeches: Mapping[int, Speech]) -> None:
+    def __init__(self, hub: Hub, person: Person, speeches: Mapping[int, Speech], history: History) -> None:
         self._hub = hub
         self._person = person
         self._speeches = speeches
+        self._history = history
 
     def wanted(self, epoch: int, call: brain_pb2.ToolCall) -> None:
         """By the brain that answers."""
@@ -47,7 +49,7 @@ class Calls:
 
     def _make(self, speech: Speech, call: brain_pb2.ToolCall) -> None:
         self._hub.post(AnswerBusy(speech.answer.epoch))
-        if self._person.turn(speech.answer.turn).tools.call(call):
+        if self._person.turn(speech.answer.turn).tools.call(call, speech.answer.epoch):
             self._hub.tell(ports.ToolCalled(speech.answer.turn, speech.answer.epoch, call))
 
     def answered(self, call_id: str, content: str, failed: bool) -> bool:
@@ -61,4 +63,5 @@ class Calls:
             brain.tool_result(call_id, content, failed)
         else:
             turn.tools.close(call_id, content, failed)
+            self._history.called(turn.number, turn.tools.epoch, turn.tools.unrecorded())
         return True

@@ -65,6 +65,19 @@ class History:
         if text.strip() or calls:
             self._add(Said(turn, text, epoch=epoch, interrupted=interrupted, calls=tuple(calls)))
 
+    def called(self, turn: int, epoch: int, calls: Sequence[Made]) -> None:
+        """What was called for a turn and answered when its answer was over: stands with the last one of that turn."""
+        if not calls:
+            return
+        places = [index for index, entry in enumerate(self._entries) if entry.turn <= turn]
+        place = places[-1] if places else -1
+        if place >= 0 and self._entries[place].turn == turn and self._entries[place].is_answer:
+            entry = self._entries[place]
+            self._entries[place] = replace(entry, calls=(*entry.calls, *calls))
+        else:
+            self._entries.insert(place + 1, Said(turn, "", epoch=epoch, interrupted=True, calls=tuple(calls)))
+        self.revision += 1
+
     def forget_answer(self, epoch: int) -> str:
         """Take an answer back because it goes on; returns what was heard of it. What was called stays called."""
         text = next((entry.text for entry in self._entries if entry.epoch == epoch), "")

@@ -22,14 +22,17 @@ class ToolBook:
         self._calls: dict[str, list[brain_pb2.ToolCall]] = {}  # by what is called; the first was told to the client
         self._results: dict[str, brain_pb2.ToolResult] = {}
         self._recorded = 0
+        self.epoch = 0
+        """Of the answer that called one last."""
 
     def result(self, wanted: brain_pb2.ToolCall) -> brain_pb2.ToolResult | None:
         """What that gave when it was made before, under the new id."""
         known = self._results.get(_what(wanted))
         return None if known is None else _under(known, wanted.id)
 
-    def call(self, wanted: brain_pb2.ToolCall) -> bool:
+    def call(self, wanted: brain_pb2.ToolCall, epoch: int) -> bool:
         """It is wanted for certain: whether it is to be made, and not being made already."""
+        self.epoch = epoch
         calls = self._calls.setdefault(_what(wanted), [])
         calls.append(wanted)
         return len(calls) == 1

@@ -57,6 +57,21 @@ def test_an_answer_that_goes_on_is_taken_back():
     assert told(history, 1)[1:] == [(ASSISTANT, "one two three", False)]
 
 
+def test_a_tool_that_answers_late_stands_with_its_turn():
+    history = History(1000)
+    call, result = brain_pb2.ToolCall(id="a", name="weather"), brain_pb2.ToolResult(id="a", content="sun")
+    history.person(0, "weather?", b"")
+    history.person(1, "never mind", b"")
+    history.called(0, 1, [(call, result)])
+    history.answer(1, 2, "Good.", interrupted=False)
+    history.called(1, 2, [(call, result)])
+    tool = (brain_pb2.ROLE_TOOL, "sun", False)
+    assert told(history, 2) == [
+        (USER, "weather?", False), (ASSISTANT, "", False), tool,
+        (USER, "never mind", False), (ASSISTANT, "", False), tool, (ASSISTANT, "Good.", False),
+    ]  # fmt: skip
+
+
 def test_audio_beyond_the_limit_goes_oldest_first():
     history = History(100)
     for turn in range(4):

@@ -113,6 +113,10 @@ async def test_what_a_tool_did_for_an_answer_that_was_cut_is_remembered() -> Non
         assert (await client.told(ports.AnswerEnded)).reason is FinishReason.CANCELLED
         dialogue.tool_result(called.call.id, "late sun", False)  # the client had begun it
         await until(lambda: noting.pool.free_count == noting.pool.total)
+        dialogue.type("and now?")
+        await until(lambda: len(noting.requests) == 2)
+    history = [(message.role, message.text, len(message.tool_calls)) for message in noting.requests[1].history]
+    assert history == [("user", "weather?", 0), ("assistant", "", 1), ("tool", "late sun", 0)]
 
 
 async def test_a_brain_that_calls_no_tools_is_asked_for_none() -> None:
@@ -157,7 +161,11 @@ def call(call_id: str, **arguments: Any) -> brain_pb2.ToolCall:
 def test_the_same_call_of_another_brain_is_not_made_again() -> None:
     book = ToolBook()
     assert book.result(call("a", to="Ann")) is None
-    assert [book.call(call("a", to="Ann")), book.call(call("b", to="Ann")), book.call(call("c", to="Bob"))] == [
+    assert [
+        book.call(call("a", to="Ann"), 1),
+        book.call(call("b", to="Ann"), 1),
+        book.call(call("c", to="Bob"), 2),
+    ] == [
         *(True, False, True),
     ]
     assert [result.id for result in book.answered("a", "sent", failed=False)] == ["a", "b"]
