@@ -39,6 +39,7 @@ from bench.loads import FRAME_RATE_HZ, SENTENCES, Line, arrivals, lines
 from bench.playback import Heard, Packet, play
 from bench.report import ROOT, Report, summarise
 from bench.running import Between, Mesh, Page, real_mesh, toy_mesh
+from common.status import error_of
 
 RATE_HZ = 24000
 LETTER = "c"  # one frame in the toy's count
@@ -86,6 +87,8 @@ async def answer(
                 packets.append(Packet(time.perf_counter() - began_s, response.audio.payload))
             elif response.WhichOneof("payload") == "ended":
                 reason = stream_pb2.FinishReason.Name(response.ended.reason).removeprefix("FINISH_REASON_")
+                if response.ended.HasField("error"):
+                    reason = f"{reason}_{error_of(response.ended.error).reason}"
     except grpc.aio.AioRpcError as error:
         reason = error.code().name
     is_whole = reason in ("COMPLETED", "LENGTH") and packets
