@@ -47,6 +47,9 @@ class BrainConfig(StreamConfig):
     offline_stall_every_tokens: Annotated[int, Field(ge=0, description="It halts after so many; 0: never.")] = 0
     offline_stall_s: Annotated[float, Field(ge=0, le=600, description="For how long it halts then.")] = 0.0
     offline_seed: Annotated[int, Field(ge=0, description="Of the jitter in that pace.")] = 0
+    offline_listeners: Annotated[
+        int, Field(ge=1, le=64, description="People it hears at once, 19 MB each; others are recognised after them.")
+    ] = 4
 
     openai_model: Annotated[str, Field(description="Model of that server; empty: the first that it lists.")] = ""
     openai_api_key: Annotated[SecretStr, Field(description="Its key.")] = SecretStr("none")
@@ -93,6 +96,7 @@ class BrainConfig(StreamConfig):
                 stall_every_tokens=self.offline_stall_every_tokens,
                 stall_s=self.offline_stall_s,
                 seed=self.offline_seed,
+                listeners=self.offline_listeners,
             ),
             openai=OpenAIOptions(
                 url="",

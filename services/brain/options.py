@@ -11,7 +11,7 @@ Dtype = Literal["auto", "float32", "bfloat16"]
 @dataclass(frozen=True)
 class OfflineOptions:
     """How it talks. Zero `tokens_per_s` is as fast as can be; `jitter` is a share of each gap; stalls come every
-    `stall_every_tokens` (0: never) and last `stall_s`."""
+    `stall_every_tokens` (0: never) and last `stall_s`. `listeners` people are heard at once, others after them."""
 
     tokens_per_s: float = 30.0
     jitter: float = 0.3
@@ -19,6 +19,7 @@ class OfflineOptions:
     stall_every_tokens: int = 0
     stall_s: float = 0.0
     seed: int = 0
+    listeners: int = 4
 
 
 @dataclass(frozen=True)

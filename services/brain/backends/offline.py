@@ -40,11 +40,11 @@ class OfflineBackend:
     ) -> None:
         self._options = options or OfflineOptions()
         self._now = now
-        self._ears = Ears()
+        self._ears = Ears(self._options.listeners)
         self._up = asyncio.Event()
 
     async def start(self) -> None:
-        """Load the recogniser."""
+        """Load the recognisers."""
         await self._ears.start()
         self._up.set()
 

@@ -1,7 +1,9 @@
 """Ears for the offline brain: pocketsphinx with the closed grammar, on a thread of its own; nothing else knows it.
 
 Samples are recognised while the person still speaks, in slices of 20 ms (about 1 ms of work each, during which
-pocketsphinx keeps the interpreter's lock), so the loop is never held up for longer than a slice.
+pocketsphinx keeps the interpreter's lock), so the loop is never held up for longer than a slice. Decoders (19 MB each)
+are made at the start and never later, for making one keeps the lock for 0.07 s. When more people speak at once than
+there are decoders, what the last of them say is kept and recognised, twenty times as fast, when one is free.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import queue
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -52,12 +55,18 @@ class _Listening:
 
     on_words: Callable[[str], None] | None
     decoder: pocketsphinx.Decoder | None = None
-    rest: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    unheard: list[NDArray[np.float32]] = field(default_factory=list)  # less than a slice, or all for want of a decoder
+    answer: Callable[[Heard], None] | None = None  # wanted once everything is heard
     noise: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     slice_count: int = 0
     loud: bool = False
     words: str = ""
     is_closed: bool = False
+
+    @property
+    def is_too_long(self) -> bool:
+        """No phrase takes so long: nothing more of it is recognised."""
+        return self.slice_count > _LONGEST
 
 
 _Command = Callable[[], None]
@@ -83,7 +92,7 @@ class Listener:
         if not self._begun:
             return Heard("", False)
         done: asyncio.Future[Heard] = asyncio.get_running_loop().create_future()
-        self._ears.ask(lambda: self._ears.finish(self._state, _SILENCE), done)
+        self._ears.ask(self._state, done)
         return await done
 
     def close(self) -> None:
@@ -94,19 +103,21 @@ class Listener:
 
 
 class Ears:
-    """The recogniser's thread and its decoders, which are reused from turn to turn."""
+    """The recogniser's thread and its `decoder_count` decoders, which are reused from turn to turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, decoder_count: int = 1) -> None:
+        self._decoder_count = decoder_count
         self._commands: queue.SimpleQueue[_Command | None] = queue.SimpleQueue()
         self._free: list[pocketsphinx.Decoder] = []
+        self._queue: deque[_Listening] = deque()  # for a decoder
         self._waiting: set[asyncio.Future[Heard]] = set()
         self._thread: threading.Thread | None = None
 
     async def start(self) -> None:
-        """Load one decoder (0.1 s), so that a missing model shows at once, and begin to listen."""
+        """Make the decoders (0.07 s each) and begin to listen."""
         self._loop = asyncio.get_running_loop()
-        self._dictionary = await asyncio.to_thread(_dictionary)
-        self._free = [await asyncio.to_thread(_new_decoder, self._dictionary)]
+        self._free = await asyncio.to_thread(_decoders, self._decoder_count)
+        self._queue.clear()
         self._commands = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, args=(self._commands,), name="ears", daemon=True)
         self._thread.start()
@@ -123,27 +134,20 @@ class Ears:
     def close(self) -> None:
         """End the thread after what it is doing; turns still waiting are told that it is gone."""
         self._commands.put(None)
-        if self._thread is not None:
-            Path(self._dictionary).unlink(missing_ok=True)
         self._tell_all(NotReady("the recogniser is closed", reason="DEPENDENCY_DOWN"))
 
     def do(self, command: _Command) -> None:
         """Have the thread do something; without a thread nothing happens, and `ask` says so."""
         self._commands.put(command)
 
-    def ask(self, command: Callable[[], Heard], done: asyncio.Future[Heard]) -> None:
-        """Have the thread answer."""
+    def ask(self, state: _Listening, done: asyncio.Future[Heard]) -> None:
+        """Have the thread say what was heard, once it has heard it all."""
         if not self.alive:
             done.set_exception(NotReady("the recogniser is not running", reason="DEPENDENCY_DOWN"))
             return
         self._waiting.add(done)
         done.add_done_callback(self._waiting.discard)
-
-        def answer() -> None:
-            heard = command()
-            self._on_loop(_tell, done, heard)
-
-        self.do(answer)
+        self.do(lambda: self.finish(state, lambda heard: self._on_loop(_tell, done, heard)))
 
     # On the thread.
 
@@ -165,24 +169,61 @@ class Ears:
                 done.set_exception(error)
 
     def take(self, state: _Listening, samples: NDArray[np.float32]) -> None:
-        """Recognise whole slices, giving way to the loop after each; none for whom nobody waits any more."""
+        """More of what somebody says; nothing for whom nobody waits any more."""
         if state.is_closed:
             return
-        if state.decoder is None:
-            state.decoder = self._free.pop() if self._free else _new_decoder(self._dictionary)
+        if state.decoder is None and not state.is_too_long and state not in self._queue:
+            self._queue.append(state)
+        state.unheard.append(samples)
+        self._hear(state)
+        self._serve()
+
+    def finish(self, state: _Listening, answer: Callable[[Heard], None]) -> None:
+        """That was all: `answer` is called once it is recognised."""
+        state.answer = answer
+        if state.is_closed:
+            self._end(state)
+        else:
+            self.take(state, _SILENCE)
+
+    def drop(self, state: _Listening) -> None:
+        """Take the decoder of a turn that ended early back."""
+        if state in self._queue:
+            self._queue.remove(state)
+        self._end(state)
+        self._serve()
+
+    def _serve(self) -> None:
+        """Free decoders go to those who wait, the first first."""
+        while self._queue and self._free:
+            state = self._queue.popleft()
+            state.decoder = self._free.pop()
             state.decoder.set_cmn(_CMN)
             state.decoder.start_utt()
-        samples = np.concatenate([state.rest, samples])
-        whole = samples.size - samples.size % _SLICE
-        state.rest = samples[whole:]
-        for at in range(0, whole, _SLICE):
-            self._slice(state, state.decoder, samples[at : at + _SLICE])
-            time.sleep(0)
+            self._hear(state)
 
-    def _slice(self, state: _Listening, decoder: pocketsphinx.Decoder, samples: NDArray[np.float32]) -> None:
+    def _hear(self, state: _Listening) -> None:
+        """Recognise whole slices, giving way to the loop after each; nothing while it waits for a decoder."""
+        if state in self._queue:
+            return
+        samples = np.concatenate(state.unheard)
+        whole = samples.size - samples.size % _SLICE
+        state.unheard = [samples[whole:]]
+        for at in range(0, whole, _SLICE):
+            if state.is_closed:
+                break
+            self._slice(state, samples[at : at + _SLICE])
+            time.sleep(0)
+        if state.is_too_long:
+            self._let_go(state)
+        if state.answer is not None:
+            self._end(state)
+
+    def _slice(self, state: _Listening, samples: NDArray[np.float32]) -> None:
         state.loud = state.loud or bool(np.sqrt(np.mean(np.square(samples))) > _LOUD)
         state.slice_count += 1
-        if state.slice_count > _LONGEST:
+        decoder = state.decoder
+        if state.is_too_long or decoder is None:
             return
         dithered = samples + _DITHER * state.noise.standard_normal(samples.size, np.float32)
         decoder.process_raw((dithered.clip(-1, 1) * 32767).astype("<i2").tobytes())
@@ -192,23 +233,22 @@ class Ears:
                 state.words = words
                 self._on_loop(state.on_words, words)
 
-    def finish(self, state: _Listening, silence: NDArray[np.float32]) -> Heard:
-        """The last slices, and the result."""
-        self.take(state, silence)
+    def _end(self, state: _Listening) -> None:
+        """Nothing more is heard; whoever waits for an answer gets it."""
+        words = self._let_go(state)
+        state.unheard = []
+        answer, state.answer = state.answer, None
+        if answer is not None:
+            answer(Heard(words, state.loud))
+
+    def _let_go(self, state: _Listening) -> str:
+        """Its decoder is free; returns all words."""
         decoder, state.decoder = state.decoder, None
         if decoder is None:
-            return Heard("", False)
+            return ""
         decoder.end_utt()
-        words = _words(decoder) if state.slice_count <= _LONGEST else ""
         self._free.append(decoder)
-        return Heard(words, state.loud)
-
-    def drop(self, state: _Listening) -> None:
-        """Take the decoder of a turn that ended early back."""
-        if state.decoder is not None:
-            state.decoder.end_utt()
-            self._free.append(state.decoder)
-            state.decoder = None
+        return _words(decoder)
 
 
 def _tell(done: asyncio.Future[Heard], heard: Heard) -> None:
@@ -219,6 +259,14 @@ def _tell(done: asyncio.Future[Heard], heard: Heard) -> None:
 def _words(decoder: pocketsphinx.Decoder) -> str:
     hypothesis = decoder.hyp()
     return words_of(hypothesis.hypstr) if hypothesis is not None else ""
+
+
+def _decoders(count: int) -> list[pocketsphinx.Decoder]:
+    dictionary = _dictionary()
+    try:
+        return [_new_decoder(dictionary) for _ in range(count)]
+    finally:
+        Path(dictionary).unlink()
 
 
 def _dictionary() -> str:
