@@ -16,7 +16,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.metrics import Histogram, Meter
-from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AnyValue
 
@@ -90,7 +90,8 @@ class NoTrace:
 
 
 class Work:
-    """The span of one utterance, answer or turn. The first `end` counts; after it nothing changes any more."""
+    """The span of one utterance, answer or turn. The first `end` counts; after it nothing changes any more, and of the
+    span only its name in the trace is kept: whoever remembers a turn does not keep its 10 KB of events."""
 
     def __init__(self, span: Span) -> None:
         self._span = span
@@ -127,6 +128,8 @@ class Work:
             self._span.set_attribute(Attribute.ERROR_REASON.value, error_reason)
             self._span.set_status(Status(StatusCode.ERROR, error_reason))
         self._span.end()
+        self._span = NonRecordingSpan(self._span.get_span_context())
+        self._context = trace.set_span_in_context(self._span)
 
 
 @dataclass(frozen=True)

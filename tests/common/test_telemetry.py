@@ -1,11 +1,13 @@
 """Spans and measures: what is told of calls, utterances, turns and engines."""
 
 import asyncio
+import gc
 import itertools
 import json
 import logging
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from io import StringIO
@@ -250,6 +252,17 @@ def test_after_its_end_nothing_more_is_told_of_a_turn(told: Told, caplog: pytest
     assert span.attributes[Attribute.FINISH_REASON] == "CANCELLED"
     assert not span.events
     assert caplog.records == []
+
+
+def test_of_work_that_is_over_only_its_place_in_the_trace_is_kept(told: Told) -> None:
+    turn = told.telemetry.turn()
+    where, span = turn.trace_parent(), weakref.ref(turn._span)
+    turn.milestone(Milestone.PLAYOUT_FIRST)
+    turn.end("COMPLETED")
+    assert len(told.spans("turn")) == 1
+    assert turn.trace_parent() == where
+    gc.collect()
+    assert span() is None
 
 
 def test_a_turn_cut_short_links_to_the_one_that_cut_it(told: Told) -> None:
