@@ -17,6 +17,9 @@ from common.serving.server import PortTaken, Server
 from common.telemetry import Telemetry, configure_logging
 
 logger = logging.getLogger(__name__)
+COLLECT_ALL_AFTER = 1
+"""Collections of the middle generation until one of everything, instead of 10: after `settle` everything is little, and
+what a conversation leaves in circles waits for a minute instead of five."""
 
 
 class Part(Protocol):
@@ -115,6 +118,8 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.collect()  # a full collection waits for a quarter of what the last one left: of these objects, but for this one
+    young, middle, _ = gc.get_threshold()
+    gc.set_threshold(young, middle, COLLECT_ALL_AFTER)
 
 
 def announce(server: Server) -> None:
