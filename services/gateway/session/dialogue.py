@@ -309,6 +309,7 @@ class Dialogue:
         self._aside.over()
         self.agent.close()
         self.person.close()
+        self._ears.close()
         self._line.finish()
         self._deeds.end_spans()
         if transport is not None:

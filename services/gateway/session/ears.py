@@ -31,6 +31,11 @@ class Ears:
         self.recording.add(samples, arrived_s)
         return samples, self._judged(samples, report)
 
+    def close(self) -> None:
+        """Nothing more is heard, and what was is given back: 2 MB need not wait until nobody knows the conversation."""
+        self.echo = None
+        self.recording.clear()
+
     def _judged(self, samples: Samples, report: EchoReport | None) -> Iterator[EchoReport | VoiceWindow]:
         if report is not None:
             yield report

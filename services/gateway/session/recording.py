@@ -29,6 +29,11 @@ class Recording:
         while self._chunks and self.end_sample - self._begin - self._chunks[0].size >= self._keep:
             self._begin += self._chunks.popleft().size
 
+    def clear(self) -> None:
+        """Forget all of it; positions go on."""
+        self._chunks.clear()
+        self._begin = self.end_sample
+
     def cut(self, from_sample: int, end_sample: int | None = None) -> bytes:
         """The sound of [from, end), 16 bit little endian; less where it is not kept or not there yet."""
         end_sample = self.end_sample if end_sample is None else end_sample

@@ -58,6 +58,15 @@ async def test_a_spoken_question_is_answered_and_the_brain_has_all_of_it():
     assert before == pytest.approx(0.3, abs=0.04), "the sound before the first word belongs to it"
 
 
+async def test_of_a_conversation_that_is_over_no_sound_is_kept():
+    async with home(ScriptedBrain(lambda words: [words]), settings=QUICK, new_listener=loudness) as house:
+        dialogue = house.open(Client())
+        await speaks(dialogue, silence(2.0))
+        assert dialogue.person.recording.cut(0)
+        await dialogue.close("enough")
+        assert not dialogue.person.recording.cut(0)
+
+
 async def test_an_answer_begun_too_early_is_never_heard_of():
     brain = HearingBrain(step_s=0.05)
     async with home(brain, settings=QUICK, new_listener=loudness) as house:
