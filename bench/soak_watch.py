@@ -23,7 +23,7 @@ class Holding:
     at_s: float
     memory_mib: float  # resident
     threads: int
-    files: int
+    open_files: int
 
 
 @dataclass

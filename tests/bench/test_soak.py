@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
@@ -9,14 +10,16 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 import grpc
 import pytest
 
 from bench import soak
+from bench.report import Report
 from bench.soak_calls import GrpcCall, Ledger, Lost, Stuck
-from bench.soak_watch import Watched, slope_per_hour
+from bench.soak_watch import Holding, Watched, slope_per_hour
 from tests.edges import gateway
 from tests.fakes import ScriptedBrain
 
@@ -50,6 +53,28 @@ def test_a_slope_is_that_of_most_samples() -> None:
     assert slope_per_hour([(0.0, 5.0), (10.0, 5.0), (20.0, 5.0)]) == 0.0
 
 
+@pytest.mark.parametrize(
+    ("what", "step", "found"),
+    [
+        ("memory_mib", 0.05, {"memory_of_gateway_grow"}),  # 36 MiB an hour
+        ("open_files", 1, {"open_files_of_gateway_grow"}),
+        ("threads", 1, {"threads_of_gateway_grow"}),
+        ("memory_mib", 0.005, set()),  # 3.6
+    ],
+)
+def test_what_grows_after_the_warm_up_is_a_fault(what: str, step: float, found: set[str]) -> None:
+    """Every 5 s one step; before the warm-up is over everything may grow."""
+    arguments = argparse.Namespace(minutes=60, warm_up_minutes=10, conversations=4, max_growth_mib=1.0)
+    watched = Watched("gateway", 0)
+    for number in range(720):
+        held = Holding(5.0 * number, 100.0 + min(number, 120), 20 + min(number, 120), 40 + min(number, 120))
+        watched.seen.append(replace(held, **{what: getattr(held, what) + step * number}))
+    counts: Counter[str] = Counter()
+    report = Report("soak", {})
+    soak.judge(report, arguments, counts, [watched], began_s=0.0)
+    assert set(soak.faults(counts)) == found
+
+
 def test_this_process_can_be_watched() -> None:
     watched = Watched("me", os.getpid())
     watched.look()
@@ -59,7 +84,7 @@ def test_this_process_can_be_watched() -> None:
         one.close()
     before, after = watched.seen
     assert before.memory_mib > 10
-    assert after.files - before.files == 3
+    assert after.open_files - before.open_files == 3
 
 
 def test_sound_after_an_end_and_a_second_end_are_faults() -> None:
