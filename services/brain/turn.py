@@ -140,8 +140,13 @@ class BrainTurn:
         self._spawn = spawn
         self._outbox.put(Started(self._info.model_id, self._info.tokenizer_fingerprint))
         self._task = spawn(self._run())
-        self._task.add_done_callback(lambda _: self._exchange.close())
+        self._task.add_done_callback(self._let_go)
         return self._task
+
+    def _let_go(self, task: asyncio.Task[None]) -> None:
+        """It is over. Nothing that it holds, megabytes of sound above all, may wait for the collector: no circles."""
+        self._exchange.close()
+        self._task = None
 
     async def _run(self) -> None:
         left = self._request.deadline_s if self._request.deadline_s is not None else self._limits.turn_timeout_s
@@ -152,9 +157,9 @@ class BrainTurn:
             self._fail(OutOfTime("the turn took longer than its deadline"))
         except MeshError as error:
             self._fail(error)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as cancelled:
             self._end(FinishReason.CANCELLED)
-            raise
+            raise cancelled.with_traceback(None) from None  # where it waited ties this turn and its task in a circle
         except Exception:
             logger.exception("turn failed")
             self._fail(Broken("the brain failed; its log says how"))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator
 
 import numpy as np
@@ -18,7 +20,7 @@ from services.brain.offline import hearing
 from services.brain.offline.hearing import Ears, Heard
 from services.brain.offline.talk import NOT_UNDERSTOOD
 from services.brain.options import OfflineOptions
-from services.brain.types import AudioFormat, Transcript, TurnRequest
+from services.brain.types import AudioFormat, TextPiece, Transcript, TurnRequest
 from tests.brain.home import answer, begin, events_of, speech, text_of, until
 
 PHRASES = {
@@ -159,6 +161,32 @@ async def test_words_are_told_while_the_person_still_speaks(engine: BrainEngine)
     assert len(transcripts) > 1
     assert not any(transcript.final for transcript in transcripts[:-1])
     assert text_of(events) == "the sun is shining"
+
+
+@pytest.mark.parametrize("words_before", [None, 0, 2])
+async def test_a_turn_that_was_cancelled_is_gone_without_the_collector(words_before: int | None) -> None:
+    """Cancelled while it listens, before the first word of its answer and in the middle of it."""
+    engine = BrainEngine(OfflineBackend(OfflineOptions(tokens_per_s=20, listeners=1)))
+    await engine.start()
+    gc.collect()
+    gc.disable()
+    try:
+        turn = engine.submit(TurnRequest(want_transcript=True))
+        turn.feed_audio(speech("story"))
+        if words_before is not None:
+            turn.finish()
+        said = 0
+        async for event in turn:
+            said += isinstance(event, TextPiece)
+            if words_before is None or said == words_before:
+                break
+        gone = weakref.ref(turn)
+        turn.cancel()
+        del turn
+        await asyncio.wait_for(until(lambda: gone() is None), 10)
+    finally:
+        gc.enable()
+        await engine.close()
 
 
 async def test_a_spoken_sum_is_answered(engine: BrainEngine) -> None:

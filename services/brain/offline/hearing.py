@@ -237,6 +237,7 @@ class Ears:
         """Nothing more is heard; whoever waits for an answer gets it."""
         words = self._let_go(state)
         state.unheard = []
+        state.on_words = None
         answer, state.answer = state.answer, None
         if answer is not None:
             answer(Heard(words, state.loud))
