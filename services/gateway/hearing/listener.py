@@ -7,6 +7,7 @@ came late is judged like any other.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -75,7 +76,10 @@ class Listener:
         return VoiceWindow(self._windows * WINDOW_SAMPLES, WINDOW_SAMPLES, self._voiced, echo)
 
 
+@functools.cache
 def _noise(dbfs: float) -> NDArray[np.float32]:
-    """The same for every conversation, so that the same sound gives the same windows."""
+    """One for all conversations, so that the same sound gives the same windows."""
     spread = np.random.default_rng(0).standard_normal((_NOISE_PERIOD, WINDOW_SAMPLES), np.float32)
-    return spread * np.float32(10 ** (dbfs / 20))
+    noise = spread * np.float32(10 ** (dbfs / 20))
+    noise.flags.writeable = False
+    return noise
