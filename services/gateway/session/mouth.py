@@ -45,7 +45,7 @@ class Mouth:
 
     def detach(self) -> Transport | None:
         """Speak to nobody; returns who was spoken to."""
-        transport, self.transport = self.transport, None
+        transport, self.transport, self._echo = self.transport, None, None
         if self._key is not None:
             self._clock.remove(self._key)
             self._key = None
@@ -53,14 +53,14 @@ class Mouth:
 
     def _tick(self, slot: int, now_s: float) -> None:
         """In the pacer's thread."""
-        transport = self.transport
+        transport, echo = self.transport, self._echo
         if transport is None or not transport.ready:
             return
         block = self.playout.next_block(now_s)
         handed_s = time.time()  # not after: a thread may lose its turn anywhere
         transport.play(block)
-        if self._echo is not None:
-            self._echo.played(block.samples, max(0, slot - self._last_slot - 1))
+        if echo is not None:
+            echo.played(block.samples, max(0, slot - self._last_slot - 1))
         self._last_slot = slot
         is_first = block.is_speech and block.epoch > self._audible_epoch
         if is_first:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from itertools import pairwise
 
 import numpy as np
@@ -60,11 +61,13 @@ async def test_a_spoken_question_is_answered_and_the_brain_has_all_of_it():
 
 async def test_of_a_conversation_that_is_over_no_sound_is_kept():
     async with home(ScriptedBrain(lambda words: [words]), settings=QUICK, new_listener=loudness) as house:
-        dialogue = house.open(Client())
+        dialogue = house.open(Client(), ports.SessionSettings(echo_cancellation=True))
         await speaks(dialogue, silence(2.0))
         assert dialogue.person.recording.cut(0)
+        echo = weakref.ref(dialogue._ears.echo)
         await dialogue.close("enough")
         assert not dialogue.person.recording.cut(0)
+        assert echo() is None, "who holds it holds AEC3's memory, of which Python's collector knows nothing"
 
 
 async def test_an_answer_begun_too_early_is_never_heard_of():
