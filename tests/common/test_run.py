@@ -189,15 +189,15 @@ class Circle:
 
 @pytest.mark.usefixtures("collector")
 def test_what_is_tied_in_circles_is_let_go_of_before_long() -> None:
-    """Within 40,000 new objects: Python's own thresholds let it wait for 70,000 at least."""
+    """Within 20,000 new objects: Python's own thresholds let it wait for 70,000 at least."""
     settle()
     lived_long = Circle()
     circle = weakref.ref(lived_long)
     gc.collect(1)  # only a collection of everything looks at it again
     del lived_long
-    kept = [[] for _ in range(40_000)]
+    kept = [[] for _ in range(20_000)]
     assert circle() is None
-    assert len(kept) == 40_000
+    assert len(kept) == 20_000
 
 
 async def test_every_line_of_the_log_is_json_and_metrics_are_served() -> None:
