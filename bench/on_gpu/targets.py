@@ -42,7 +42,7 @@ TARGETS = (
     Target("stop_s", "p95", 0.080, {"stage": "tts_lm"}),
     Target("stop_s", "p95", 0.080, {"stage": "codec"}),
 )
-"""Design, section 9. A frame is 80 ms of sound; at the least a stop waits for the step that runs."""
+"""A frame is 80 ms of sound; at the least a stop waits for the step that runs."""
 
 
 def verdicts(figures: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -108,9 +108,9 @@ GPU_MEMORY_USAGE = "hw.gpu.memory.usage"
 GPU_MEMORY_LIMIT = "hw.gpu.memory.limit"
 GPU_UTILIZATION = "hw.gpu.utilization"
 
-# The targets are edges, so that the share within a target is exact: of design section 9 for a first packet 15, 18, 22,
-# 25, 30 and 40 ms, for audible speech 15, 22, 30, 35 and 50 ms, from a token of the brain to sound 50 and 80 ms, for
-# hops 1.5 and 3 ms, for a stop one frame (80 ms) and of section 3 150 and 200 ms.
+# The targets are edges, so that the share within a target is exact: for a first packet 15, 18, 22, 25, 30 and 40 ms,
+# for audible speech 15, 22, 30, 35 and 50 ms, from a token of the brain to sound 50 and 80 ms, for hops 1.5 and 3 ms,
+# for a stop one frame (80 ms), for silence after a voice 150 and 200 ms.
 # fmt: off
 LATENCY_EDGES_S = (
     0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.018, 0.022, 0.025, 0.03, 0.035, 0.04, 0.05,

@@ -34,7 +34,7 @@ class SmartTurnModel:
             runtime: Any = importlib.import_module("onnxruntime")
             faults: Any = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
         except ImportError as error:
-            raise NotReady("A smart-turn model needs onnxruntime: pip install 'voicemesh[smart-turn]'.") from error
+            raise NotReady("A smart-turn model needs onnxruntime: pip install -e '.[smart-turn]'.") from error
         if not path.is_file():
             raise NotReady(f"There is no turn model at {path}.")
         options = runtime.SessionOptions()

@@ -42,7 +42,7 @@ class Rooms:
             from livekit import api, rtc
             from livekit.protocol import agent
         except ImportError:
-            sentence = "LiveKit's SDK is not installed: pip install 'voicemesh[livekit]'."
+            sentence = "LiveKit's SDK is not installed: pip install -e '.[livekit]'."
             raise NotReady(sentence, reason="UNSUPPORTED") from None
         self._rtc, self._api, self._agent = self._sdk or rtc, api, agent
         is_fixed = self._config.livekit_room is not None or self._config.livekit_token is not None
