@@ -51,7 +51,7 @@ STORIES = ("tell me a long story", "count from one to twenty")
 RESUME_S = 10
 PATIENCE_S = 6.0  # of who talks over an answer
 LONGEST = 5  # turn limits that an act may take
-LOOKS = 5
+LOOKS, RELEASE_S = 10, 4.0  # what an ending session may take, and a second more
 SHORTEST_JUDGED_MINUTES = 30
 # What must never happen: of these every count must be 0.
 FAULTS = (
@@ -245,7 +245,7 @@ class Visitor:
             listed = await self._house.control.ListSessions(gateway_pb2.ListSessionsRequest())
             if all(one.session_id != call.session_id for one in listed.sessions):
                 return
-            await asyncio.sleep(1.0 / LOOKS)
+            await asyncio.sleep(RELEASE_S / LOOKS)
         self._house.counts["broken_protocol_kept_a_session"] += 1
 
 

@@ -7,9 +7,10 @@ segments where its source is too slow for one, or where it is too long for its v
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 
 from common.errors import InvalidRequest
-from services.gateway.sentences import cut
+from services.gateway.sentences import utterances
 
 # Scripts written without spaces: a cut after any of their characters is a cut between words, as far as anyone can tell.
 _UNSPACED = (
@@ -20,6 +21,7 @@ _UNSPACED = (
     (0xF900, 0xFAFF),
     (0x20000, 0x3FFFF),
 )
+_MOST_WAITING = 4  # times the limit of one part, over all parts that are not spoken yet
 _INSIDE_WORDS = "'’-_"
 
 
@@ -59,6 +61,7 @@ class Script:
         self._by_words = by_words
         self._max_characters = max_characters
         self._steady_characters = steady_characters
+        self._fed = 0  # characters, in all
         self._characters = 0  # since it was closed from outside
         self._held = ""
         self.segments = deque([Segment(0)])
@@ -72,17 +75,21 @@ class Script:
     @property
     def has_more(self) -> bool:
         """Whether a segment with something to say waits behind it."""
-        return len(self.segments) > 1 and not self.segments[1].is_blank
+        return any(not segment.is_blank for segment in islice(self.segments, 1, None))
 
     def feed(self, text: str) -> str:
         """More text; returns what of it the talker is to be told now. `InvalidRequest` when it is too long."""
-        if self._characters + len(text) > self._max_characters:
+        waiting = self._fed - self.spoken.first_character
+        if self._characters + len(text) > self._max_characters or waiting > _MOST_WAITING * self._max_characters:
             sentence = f"An utterance holds at most {self._max_characters} characters; speak it as several."
             raise InvalidRequest(sentence, reason="TOO_LARGE", max_characters=str(self._max_characters))
         self._characters += len(text)
-        text = self._held + text
+        self._fed += len(text)
         whole = whole_words(text) if self._by_words else len(text)
-        self._held = text[whole:]
+        if not whole:
+            self._held += text  # which is a word that goes on
+            return ""
+        text, self._held, whole = self._held + text, text[whole:], len(self._held) + whole
         return self._add(text[:whole])
 
     def close(self) -> bool:
@@ -103,26 +110,21 @@ class Script:
         return told
 
     def advance(self) -> Segment:
-        """The one that was spoken is over; returns the next."""
+        """The one that was spoken is over; returns the next that has something to say, or the last."""
         self.segments.popleft()
+        while len(self.segments) > 1 and self.spoken.is_closed and self.spoken.is_blank:
+            self.segments.popleft()
         return self.spoken
 
     def _add(self, text: str) -> str:
         """Returns what of it belongs to the segment that is being spoken."""
-        told = ""
-        while True:
-            last = self.segments[-1]
-            known = len(last.text)
-            last.text += text
-            place = cut(last.text, known, self._steady_characters) if self._steady_characters else None
-            if place is not None:
-                text = last.text[place:]
-                last.text = last.text[:place]
-            if last is self.spoken:
-                told = last.text[known:]
-            if place is None:
-                return told
+        last = self.segments[-1]
+        known = len(last.text)
+        last.text, *others = utterances(last.text + text, self._steady_characters, known)
+        for other in others:
             self._begin_next()
+            self.segments[-1].text = other
+        return last.text[known:] if last is self.spoken else ""
 
     def _begin_next(self) -> None:
         last = self.segments[-1]

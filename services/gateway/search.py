@@ -33,10 +33,12 @@ _FINAL = (InvalidRequest, UnknownName, OutOfOrder, OutOfTime, AccessDenied)
 
 @dataclass(frozen=True)
 class Patience:
-    """For how long to look for a replica: before speech has begun, and since its last packet."""
+    """For how long to look for a replica: before speech has begun, since its last packet, and, when all are full, for a
+    place to go on with speech that has begun."""
 
     connect_s: float = 2.0
     resume_s: float = 10.0
+    full_s: float = 60.0
 
 
 class Search:
@@ -94,10 +96,13 @@ class Search:
         """Before the next round, for as long as patience lasts."""
         if self._refusal is not None and not self._has_begun:
             raise self._refusal
-        pause_s = min(_FIRST_PAUSE_S * 2**self._rounds, _LONGEST_PAUSE_S) * random.uniform(0.5, 1.0)
+        longest_s = _FIRST_PAUSE_S if self._refusal is not None else _LONGEST_PAUSE_S  # a place is soon another's
+        pause_s = min(_FIRST_PAUSE_S * 2 ** min(self._rounds, 16), longest_s) * random.uniform(0.5, 1.0)
         self._rounds += 1
         assert self._lost_s is not None
         patience_s = self._patience.resume_s if self._has_begun else self._patience.connect_s
+        if self._refusal is not None:
+            patience_s = self._patience.full_s
         if self._time() + pause_s > self._lost_s + patience_s:
             raise self._refusal or self._replicas.down()
         await asyncio.sleep(pause_s)

@@ -15,42 +15,45 @@ _CLAUSE = re.compile(r"(?:[,;:—–]\s{1,64}|[，；：、])(?=\S)")
 _WORD = re.compile(r"\s(?=\S)")
 _LONGEST = 80  # characters that an expression above may take
 _NO_END = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof|St|vs|approx|[^\W\d_])\.\Z")
+_AT_ONCE = 64  # characters that a look takes in: whatever a text holds, it costs in proportion to its length
 
 
-def cut(text: str, known: int, least: int) -> int | None:
-    """Where the next utterance begins: behind the first end of a sentence that leaves `least` characters before it.
+def utterances(text: str, least: int, known: int = 0) -> list[str]:
+    """A text at its cuts: all parts but the last are whole. One part where `least` is 0.
 
-    Without one, behind a clause from `CLAUSES_FROM` characters on, between words from `WORDS_FROM` on. None: not in
-    this text. `known` characters have been looked at before: no cut is in them, but one may be right behind them.
+    An utterance ends with the first sentence that leaves it `least` characters. Without one, behind a clause from
+    `CLAUSES_FROM` characters on, between words from `WORDS_FROM` on. `known` characters have been looked at before: no
+    cut is in them, but one may be right behind them.
     """
-    looks = (
-        (_SENTENCE, max(1, least)),
-        (_CLAUSE, max(2 * least, CLAUSES_FROM)),
-        (_WORD, max(3 * least, WORDS_FROM)),
-    )
-    found = [_first(pattern, text, max(known, first)) for pattern, first in looks]
+    if not least:
+        return [text]
+    parts, begin, looked = [], 0, known
+    for end in range(known + _AT_ONCE, len(text) + _AT_ONCE, _AT_ONCE):
+        while (place := _cut(text, begin, looked, min(end, len(text)), least)) is not None:
+            parts.append(text[begin:place])
+            begin = looked = place
+        looked = min(end, len(text))
+    return [*parts, text[begin:]]
+
+
+def _cut(text: str, begin: int, looked: int, end: int, least: int) -> int | None:
+    """The first cut behind `begin`, of which there is none before `looked`, by what stands before `end`."""
+    looks = ((_SENTENCE, least), (_CLAUSE, max(2 * least, CLAUSES_FROM)), (_WORD, max(3 * least, WORDS_FROM)))
+    found = [_first(pattern, text, begin, max(looked, begin + count), end) for pattern, count in looks]
     return min((place for place in found if place is not None), default=None)
 
 
-def utterances(text: str, least: int) -> list[str]:
-    """A whole text as it is cut; one utterance when `least` is 0."""
-    parts = []
-    while least and (place := cut(text, 0, least)) is not None:
-        parts.append(text[:place])
-        text = text[place:]
-    return [*parts, text]
-
-
-def _first(pattern: re.Pattern[str], text: str, first: int) -> int | None:
-    for match in pattern.finditer(text, max(0, first - _LONGEST)):
-        if match.end() >= first and not (pattern is _SENTENCE and _goes_on(text, match.end())):
-            return match.end()
+def _first(pattern: re.Pattern[str], text: str, begin: int, first: int, end: int) -> int | None:
+    for match in pattern.finditer(text, max(begin, first - _LONGEST), end):
+        place = match.end()
+        if place >= first and not (pattern is _SENTENCE and _goes_on(text, begin, place)):
+            return place
     return None
 
 
-def _goes_on(text: str, place: int) -> bool:
+def _goes_on(text: str, begin: int, place: int) -> bool:
     """Before a small letter, behind an abbreviation or an initial a full stop ends no sentence; nor where none began,
     as behind the number of a list."""
-    if text[place].islower() or _NO_END.search(text[max(0, place - _LONGEST) : place].rstrip()):
+    if text[place].islower() or _NO_END.search(text[max(begin, place - _LONGEST) : place].rstrip()):
         return True
-    return not any(map(str.isalpha, text[:place]))
+    return place - begin <= CLAUSES_FROM and not any(map(str.isalpha, text[begin:place]))

@@ -83,10 +83,24 @@ async def test_what_is_understood_does_not_depend_on_blocks_or_on_who_spoke_befo
     assert {*results, await heard(ears, speech("sum")), await heard(ears, quiet)} == {results[0]}
 
 
-async def test_several_people_are_heard_at_once(ears: Ears) -> None:
+async def test_several_people_are_heard_at_once() -> None:
+    ears = Ears(4)
+    await ears.start()
     names = ["sum", "time", "story", "count"]
     results = await asyncio.gather(*(heard(ears, speech(name)) for name in names))
     assert [result.text for result in results] == [PHRASES[name] for name in names]
+    ears.close()
+
+
+async def test_who_has_finished_does_not_wait_for_who_came_before_and_goes_on(ears: Ears) -> None:
+    first, second, third = (ears.listen() for _ in range(3))
+    for listener in (first, second, third):
+        listener.hear(whole(AudioFormat(), speech("sum")))
+    done = asyncio.create_task(third.result())
+    await asyncio.sleep(0.1)
+    first.close()  # gives its decoder back: to the third, not to the second, who still speaks
+    assert (await asyncio.wait_for(done, 10)).text == PHRASES["sum"]
+    assert (await second.result()).text == PHRASES["sum"]
 
 
 @pytest.fixture

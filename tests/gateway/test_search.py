@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, cast
 
 import pytest
@@ -50,7 +51,7 @@ def test_everybody_is_asked_once_and_a_full_house_answers_without_waiting() -> N
 async def attempts(search: Search, error: MeshError) -> tuple[int, MeshError]:
     """How often somebody is asked when everybody answers that, and what is said in the end."""
     await search.next()
-    for asked in range(1, 100):
+    for asked in range(1, 10_000):
         try:
             await search.next(error)
         except MeshError as last:
@@ -79,6 +80,20 @@ def test_once_speech_has_begun_a_full_house_is_waited_for() -> None:
         assert "a" in asked
 
     run(scenario())
+
+
+@pytest.mark.parametrize(("error", "patience_s"), [(FULL, 60.0), (DOWN, 10.0)])
+def test_speech_that_has_begun_waits_longer_for_a_place_than_for_the_dead(error: MeshError, patience_s: float) -> None:
+    async def scenario() -> float:
+        search, _ = searching("ab")
+        await search.next()
+        search.admitted()
+        search.progressed()
+        began_s = asyncio.get_running_loop().time()
+        await attempts(search, error)
+        return asyncio.get_running_loop().time() - began_s
+
+    assert run(scenario()) == pytest.approx(patience_s, abs=1.1)
 
 
 @pytest.mark.parametrize(("error", "most"), [(InvalidRequest("no"), 1), (BROKEN, 2)])

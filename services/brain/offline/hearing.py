@@ -33,6 +33,7 @@ _SLICE = 320  # samples, 20 ms
 _SILENCE = np.zeros(4800, np.float32)  # 0.3 s around: the recogniser wants to hear where words begin and end
 _LOUD = 0.004  # root mean square of a slice that is no silence, -48 dBFS
 _INTERIM = 15  # slices between interim results
+_AT_ONCE = 50 * _SLICE  # a second of kept sound, some 50 ms of work
 _LONGEST = 1000  # slices: no phrase takes 20 s, so what goes on for longer is none, and is not worth the work
 _DITHER = 0.001  # -60 dBFS: digital silence has no spectrum to subtract a mean from
 _CMN = "54.4,-3.5,-2.2,8.8,-11.0,1.5,-1.9,-11.6,-5.5,-2.9,1.2,1.0,-3.5"
@@ -194,9 +195,10 @@ class Ears:
         self._serve()
 
     def _serve(self) -> None:
-        """Free decoders go to those who wait, the first first."""
+        """Free decoders go to those who wait: first to who has finished and is soon done, then to who came first."""
         while self._queue and self._free:
-            state = self._queue.popleft()
+            state = next((one for one in self._queue if one.answer is not None), self._queue[0])
+            self._queue.remove(state)
             state.decoder = self._free.pop()
             state.decoder.set_cmn(_CMN)
             state.decoder.start_utt()
@@ -204,10 +206,12 @@ class Ears:
 
     def _hear(self, state: _Listening) -> None:
         """Recognise whole slices, giving way to the loop after each; nothing while it waits for a decoder."""
-        if state in self._queue:
+        if state in self._queue or not state.unheard:
             return
         samples = np.concatenate(state.unheard)
         whole = samples.size - samples.size % _SLICE
+        is_all = whole <= _AT_ONCE
+        whole = min(whole, _AT_ONCE)
         state.unheard = [samples[whole:]]
         for at in range(0, whole, _SLICE):
             if state.is_closed:
@@ -216,8 +220,14 @@ class Ears:
             time.sleep(0)
         if state.is_too_long:
             self._let_go(state)
-        if state.answer is not None:
+        if not (is_all or state.is_closed or state.is_too_long):
+            self.do(lambda: self._hear_on(state))  # the rest, after what others said meanwhile
+        elif state.answer is not None:
             self._end(state)
+
+    def _hear_on(self, state: _Listening) -> None:
+        self._hear(state)
+        self._serve()
 
     def _slice(self, state: _Listening, samples: NDArray[np.float32]) -> None:
         state.loud = state.loud or bool(np.sqrt(np.mean(np.square(samples))) > _LOUD)

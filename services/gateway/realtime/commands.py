@@ -16,7 +16,7 @@ from typing import Any
 
 MAX_MESSAGE_BYTES = 1 << 20  # 16 s of PCM16 at 24 kHz in base64
 MAX_DEPTH = 32
-MAX_TEXT_CHARACTERS = 65536
+MAX_TEXT_CHARACTERS = 32768  # of a turn, of a tool's answer: no brain takes more
 MAX_ID_CHARACTERS = 512
 MAX_STATS = 32
 

@@ -312,10 +312,12 @@ class Dialogue:
         self._ears.close()
         self._line.finish()
         self._deeds.end_spans()
-        if transport is not None:
-            await transport.close(self._reason)
-        await self._tasks.end(RELEASE_S)
-        self.post(events.Released())
-        self._is_over.set()
-        self._alarms.close()
-        self._forget(self)
+        try:
+            if transport is not None:
+                await transport.close(self._reason)
+        finally:  # whatever a transport does, the place is free again
+            await self._tasks.end(RELEASE_S)
+            self.post(events.Released())
+            self._is_over.set()
+            self._alarms.close()
+            self._forget(self)

@@ -15,6 +15,8 @@ from services.gateway.session.tool_book import Made
 MAX_ENTRIES = 512
 CUT_ENTRIES = 32
 """The oldest go in blocks, so that most turns keep the beginning that a brain has cached."""
+MAX_MESSAGES, MAX_CHARACTERS = 900, 800_000
+"""Of what a brain takes (1,024 and 1,000,000), with room for instructions, tools and the turn itself."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class History:
             self._entries[place] = replace(entry, calls=(*entry.calls, *calls))
         else:
             self._entries.insert(place + 1, Said(turn, "", epoch=epoch, interrupted=True, calls=tuple(calls)))
-        self.revision += 1
+        self._bound()
 
     def forget_answer(self, epoch: int) -> str:
         """Take an answer back because it goes on; returns what was heard of it. What was called stays called."""
@@ -96,11 +98,20 @@ class History:
 
     def _add(self, entry: Said) -> None:
         self._entries.append(entry)
+        self._bound()
+
+    def _bound(self) -> None:
         self.revision += 1
-        if len(self._entries) > MAX_ENTRIES:
-            del self._entries[:CUT_ENTRIES]
+        while len(self._entries) > 1 and self._is_too_much():
+            del self._entries[: min(CUT_ENTRIES, len(self._entries) - 1)]
         if sum(len(kept.audio) for kept in self._entries) > self._audio_bytes:
             self._drop_audio()
+
+    def _is_too_much(self) -> bool:
+        messages = sum(1 + 2 * len(entry.calls) for entry in self._entries)
+        results = sum(len(result.content) for entry in self._entries for _, result in entry.calls)
+        characters = results + sum(len(entry.text) for entry in self._entries)
+        return len(self._entries) > MAX_ENTRIES or messages > MAX_MESSAGES or characters > MAX_CHARACTERS
 
     def _drop_audio(self) -> None:
         """The older half: what nobody wrote down of it is lost."""

@@ -40,7 +40,7 @@ class Numbers:
     """What a conversation may take. Seconds unless the name says otherwise."""
 
     patience: Patience = field(default_factory=Patience)
-    max_text_characters: int = 65536
+    max_text_characters: int = 32768  # of a turn, of a tool's answer: no brain takes more
     history_audio_bytes: int = 4_000_000
     max_sessions: int = 32
     normalise: Normalisation = "off"
