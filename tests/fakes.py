@@ -243,10 +243,13 @@ class ToneUtterance(_Fake):
 class ToneTtsLm:
     """A `services.tts_lm.types.Engine` whose text tokens are characters."""
 
-    def __init__(self, slot_count: int = 8, step_s: float = 0.0, steady_characters: int = 0) -> None:
+    def __init__(
+        self, slot_count: int = 8, step_s: float = 0.0, steady_characters: int = 0, speakable_characters: str = ""
+    ) -> None:
         self.pool = SlotPool(slot_count)
         self._step_s = step_s
         self._steady_characters = steady_characters
+        self._speakable_characters = speakable_characters
 
     async def start(self) -> None:
         pass
@@ -281,6 +284,7 @@ class ToneTtsLm:
             dtype="float32",
             device="cpu",
             steady_character_count=self._steady_characters,
+            speakable_characters=self._speakable_characters,
         )
 
     def voices(self) -> tuple[tts_lm.VoiceInfo, ...]:

@@ -108,6 +108,7 @@ class SpeechUtterance:
         self._talker = Talker(
             stages, session_id, epoch, speech, script, self._allowance, terms.patience, self, self._leave
         )
+        self._known = frozenset(stages.tts_lm.info.speakable_characters if stages.tts_lm.info is not None else "")
         self._decoder = Decoder(stages, session_id, epoch, decode, terms.patience, self, self._leave)
         self._pace = Pace(request.format, terms.paced_lead_s) if request.paced else None
         self._speakable: SpeakableText | None = None
@@ -128,9 +129,12 @@ class SpeechUtterance:
     # What the caller does.
 
     def feed(self, text: str) -> None:
-        """More text."""
+        """More text. `InvalidRequest` when it is too long, or the voice never learned to say it."""
         if not self._is_over:
-            self._talker.feed(text if self._speakable is None else self._speakable.feed(text))
+            text = text if self._speakable is None else self._speakable.feed(text)
+            if self._known and not self._known.issuperset(text):
+                raise _unspeakable(next(character for character in text if character not in self._known))
+            self._talker.feed(text)
 
     def boundary(self) -> None:
         """What was said so far is a whole: speak it to its end, and what follows as the next."""
@@ -274,6 +278,12 @@ class SpeechUtterance:
     def _emit(self, event: Event) -> None:
         self._events.append(event)
         self._news.set()
+
+
+def _unspeakable(character: str) -> InvalidRequest:
+    """What the stage would say of it, but before anything is spoken: of a text in parts it sees one at a time."""
+    sentence = f"This voice cannot say {character!r}."
+    return InvalidRequest(sentence, reason="UNSUPPORTED", field="text", character=f"U+{ord(character):04X}")
 
 
 def _steady_characters(stages: Stages, terms: Terms, speech: tts_lm_pb2.GenerateStart) -> int:

@@ -194,7 +194,7 @@ class TalkerEngine:
 
     def info(self) -> ModelInfo:
         model, _ = self._ready()
-        config = model.config
+        config, repertoire = model.config, model.repertoire
         return ModelInfo(
             model_id=model.model_id,
             model_type=config.model_type,
@@ -211,7 +211,8 @@ class TalkerEngine:
             free_slot_count=self._slots.free_count,
             dtype=model.dtype,
             device=model.device,
-            steady_character_count=0 if model.repertoire is None else model.repertoire.steady_characters,
+            steady_character_count=0 if repertoire is None else repertoire.steady_characters,
+            speakable_characters="" if repertoire is None else repertoire.speakable,
         )
 
     def voices(self) -> tuple[VoiceInfo, ...]:

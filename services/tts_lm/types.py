@@ -170,6 +170,7 @@ class ModelInfo:
     dtype: str
     device: str
     steady_character_count: int = 0
+    speakable_characters: str = ""
 
 
 @dataclass(frozen=True)

@@ -237,6 +237,16 @@ async def test_a_long_text_stays_one_utterance_where_that_is_asked_for(
         assert caller.pcm == tone(speak("Hello there. And on.", 7))[0].tobytes()
 
 
+async def test_a_text_that_the_voice_cannot_say_is_refused_before_anything_of_it_is_said() -> None:
+    talker = Recording(ToneTtsLm(steady_characters=1, speakable_characters="abcdefghijklmnopqrstuvwxyzGO ."))
+    async with gateway(talker) as server, calling(server.address) as caller:
+        await caller.say("Good. One more. and \u4f60.")
+        assert (caller.reason, caller.pcm) == (FinishReason.FAILED, b"")
+        assert "cannot say '\u4f60'" in caller.ended.error.message
+        await caller.say("Good. Go on.")
+        assert caller.reason is FinishReason.COMPLETED
+
+
 async def test_a_boundary_with_nothing_before_or_behind_it_says_nothing() -> None:
     async with gateway() as server, calling(server.address) as caller:
         await caller.start()

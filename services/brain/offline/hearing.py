@@ -135,6 +135,7 @@ class Ears:
     def close(self) -> None:
         """End the thread after what it is doing; turns still waiting are told that it is gone."""
         self._commands.put(None)
+        self._thread = None  # whoever asks now is not left waiting behind the end
         self._tell_all(NotReady("the recogniser is closed", reason="DEPENDENCY_DOWN"))
 
     def do(self, command: _Command) -> None:

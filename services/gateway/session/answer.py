@@ -108,7 +108,10 @@ class Answer:
         if text:
             self._owner.reached(self, Milestone.TTS_TEXT_FIRST)
             self._told_characters += len(text)
-            self._utterance.feed(text)
+            try:
+                self._utterance.feed(text)
+            except MeshError as refused:
+                self._fail(refused)
 
     def _watch_gate(self) -> None:
         """A gate that is shut opens by itself after a while."""

@@ -76,7 +76,7 @@ class Dialogue:
         self._is_over = asyncio.Event()
         self._reason = "closed"
         self._tasks = Tasks(self._broke)
-        self._alarms = Alarms()
+        self._alarms = Alarms(self._broke)
         self._machine = TurnMachine(self._tuned(settings), self._time())
         self._mouth = Mouth(house.clock, lambda first_of, unix_s, news: self._progress.played(first_of, unix_s, news))
         self._history = History(house.numbers.history_audio_bytes)

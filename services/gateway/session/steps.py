@@ -15,9 +15,11 @@ from services.gateway.turns.machine import TurnMachine
 
 
 class Alarms:
-    """Calls that are due at some time, by name; one that is set again takes the place of itself."""
+    """Calls that are due at some time, by name; one that is set again takes the place of itself. `broken` is told what
+    one of them raised."""
 
-    def __init__(self) -> None:
+    def __init__(self, broken: Callable[[BaseException], None]) -> None:
+        self._broken = broken
         self._loop = asyncio.get_running_loop()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._is_closed = False
@@ -26,7 +28,13 @@ class Alarms:
         """`due_s` by the loop's clock; None: never."""
         self.clear(name)
         if due_s is not None and not self._is_closed:
-            self._timers[name] = self._loop.call_at(due_s, call)
+            self._timers[name] = self._loop.call_at(due_s, self._run, call)
+
+    def _run(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception as error:
+            self._broken(error)
 
     def clear(self, name: str) -> None:
         """Not any more."""
@@ -68,4 +76,4 @@ class Steps:
                 self._done()
         finally:
             self._is_stepping = False
-        self._alarms.set("machine", self._machine.due_s, lambda: self.post(Tick()))
+            self._alarms.set("machine", self._machine.due_s, lambda: self.post(Tick()))

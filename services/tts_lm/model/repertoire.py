@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -29,6 +30,11 @@ class Repertoire:
     read_as: Mapping[str, str]
     speaks: str
     steady_characters: int = 0
+
+    @cached_property
+    def speakable(self) -> str:
+        """All that pass or are read as others."""
+        return "".join(sorted(self.characters.union(self.read_as)))
 
     def admit(self, text: str) -> str:
         """The text as it will be read. `InvalidRequest` names the first character that the voice never learned."""
