@@ -30,6 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.logits import compare_logits
 from common.slots import Lease
 from services.tts_lm.admission import House, admit
 from services.tts_lm.graphed import GraphedRunner
@@ -317,16 +318,6 @@ def logit_drift(
         told[f"{part}_error_first"] = compare_logits(a[:eighth], b[:eighth])[0]
         told[f"{part}_error_last"] = compare_logits(a[-eighth:], b[-eighth:])[0]
     return told
-
-
-def compare_logits(right: np.ndarray, found: np.ndarray) -> tuple[float, float, float]:
-    """Both [..., V] → relative error, share of equal maxima, mean divergence of the softmaxes."""
-    right, found = right.astype(np.float64), found.astype(np.float64)
-    spread = right - right.mean(-1, keepdims=True)
-    error = float(np.sqrt(((found - right) ** 2).mean() / (spread**2).mean()))
-    agreed = float((right.argmax(-1) == found.argmax(-1)).mean())
-    p, q = (x - np.logaddexp.reduce(x, axis=-1, keepdims=True) for x in (right, found))
-    return error, agreed, float((np.exp(p) * (p - q)).sum(-1).mean())
 
 
 # Where the time goes

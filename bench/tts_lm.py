@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.logits import compare_logits
 from bench.report import ROOT, Report
 from bench.roofline import Frame, Machine, measure_machine
 
@@ -181,16 +182,6 @@ def measure_logits(report: Report, scratch: Path) -> None:
                 report.value("logit_error", error, **where)
                 report.value("best_code_agreement", agreed, **where)
                 report.value("divergence_nats", divergence, **where)
-
-
-def compare_logits(right: np.ndarray, found: np.ndarray) -> tuple[float, float, float]:
-    """Both [..., V] → relative error, share of equal maxima, mean divergence of the softmaxes."""
-    right, found = right.astype(np.float64), found.astype(np.float64)
-    spread = right - right.mean(-1, keepdims=True)
-    error = float(np.sqrt(((found - right) ** 2).mean() / (spread**2).mean()))
-    agreed = float((right.argmax(-1) == found.argmax(-1)).mean())
-    p, q = (x - np.logaddexp.reduce(x, axis=-1, keepdims=True) for x in (right, found))
-    return error, agreed, float((np.exp(p) * (p - q)).sum(-1).mean())
 
 
 def measure_flat(report: Report, model: str, dtype: str, arguments: argparse.Namespace) -> None:

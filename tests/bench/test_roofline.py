@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from bench.logits import compare_logits
 from bench.roofline import Machine, counted_products, talker_frame
-from bench.tts_lm import compare_logits
 from cli.checkpoint.random import write_random
 from services.codec.runner import Runner
 from services.codec.schedule import Row

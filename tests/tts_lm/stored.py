@@ -21,6 +21,7 @@ from services.tts_lm.model.weights import ModelWeights, load_weights
 from services.tts_lm.native.library import Library
 from services.tts_lm.pages import PageAllocator
 from services.tts_lm.runner import TorchRunner
+from services.tts_lm.scheduler import StepPlan, plan_step
 from services.tts_lm.sequence import ResolvedSampling, Sequence, Terms
 from tools.reference.talker_cases import CASES, CHECKPOINTS, REAL, REAL_CASES, Case, Checkpoint, Line
 
@@ -102,8 +103,6 @@ def _voice(
 
 def speak(runner: TorchRunner, sequences: list[Sequence], together: bool = True) -> list[list[tuple[int, ...]]]:
     """Run the sequences to their ends, as one batch or one after the other; their frames."""
-    from services.tts_lm.scheduler import plan_step
-
     allocator = PageAllocator(runner.page_count, runner.page_size)
     frames: dict[int, list[tuple[int, ...]]] = {id(s): [] for s in sequences}
     for group in [sequences] if together else [[s] for s in sequences]:
@@ -122,3 +121,19 @@ def speak(runner: TorchRunner, sequences: list[Sequence], together: bool = True)
                 allocator.release(s.pages)
                 running.remove(s)
     return [frames[id(s)] for s in sequences]
+
+
+def in_turn(runner: TorchRunner, mine: Sequence, other: Sequence) -> list[tuple[int, ...]]:
+    """The frames of `mine`, which sits out two steps of three beside another one."""
+    frames, allocator = [], PageAllocator(runner.page_count, runner.page_size)
+    while mine.end is None:
+        for one in (mine, other, other):
+            if one.end is None:
+                rows = one.next_row_count()
+                allocator.grow(one.pages, one.position + rows)
+                plan = StepPlan(steps=(one,)) if one.prefilled else StepPlan(prefills=(one,))
+                codes = runner.execute(plan)[0]
+                one.advance(rows)
+                one.sampled(codes)
+                frames += [codes] if one is mine else []
+    return frames

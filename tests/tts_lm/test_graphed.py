@@ -37,7 +37,18 @@ from services.tts_lm.prefix import Fill, PageCopy, prefix_of
 from services.tts_lm.runner import TorchRunner
 from services.tts_lm.scheduler import StepPlan
 from services.tts_lm.sequence import Sequence
-from tests.tts_lm.stored import CHECKPOINTS, Case, Line, Model, cases, load_store, open_checkpoint, sequence, speak
+from tests.tts_lm.stored import (
+    CHECKPOINTS,
+    Case,
+    Line,
+    Model,
+    cases,
+    in_turn,
+    load_store,
+    open_checkpoint,
+    sequence,
+    speak,
+)
 
 TEXT = "Good morning, how are you?"
 SIZES: dict[str, Any] = {"slot_count": 4, "position_count": 2048, "max_positions": 1024}
@@ -157,18 +168,7 @@ def test_a_row_in_company_is_the_row_alone(model: Model, deterministic: bool) ->
 def test_a_row_that_sits_out_goes_on_where_it_was(model: Model, runner: GraphedRunner) -> None:
     expected = run(runner, line(model))
     mine, other = line(model), line(model, 1, "Hello world. Yes.", seed=9)
-    frames, allocator = [], PageAllocator(runner.page_count, runner.page_size)
-    while mine.end is None:
-        for one in (mine, other, other):
-            if one.end is None:
-                rows = one.next_row_count()
-                allocator.grow(one.pages, one.position + rows)
-                plan = StepPlan(steps=(one,)) if one.prefilled else StepPlan(prefills=(one,))
-                codes = runner.execute(plan)[0]
-                one.advance(rows)
-                one.sampled(codes)
-                frames += [codes] if one is mine else []
-    assert frames == expected
+    assert in_turn(runner, mine, other) == expected
 
 
 def test_a_reused_slot_is_a_fresh_one(model: Model, runner: GraphedRunner) -> None:

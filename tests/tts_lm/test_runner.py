@@ -17,7 +17,7 @@ from services.tts_lm.pages import PageAllocator, Pages
 from services.tts_lm.runner import TorchRunner
 from services.tts_lm.scheduler import StepPlan
 from services.tts_lm.sequence import Sequence
-from tests.tts_lm.stored import Case, Line, Model, sequence, speak
+from tests.tts_lm.stored import Case, Line, Model, in_turn, sequence, speak
 
 LONG = Case("long", (Line("Hello world. How are you today? " * 8, "English", "ryan"),), frames=150)
 
@@ -100,18 +100,7 @@ def test_a_row_that_sits_out_keeps_what_it_last_said(model: Model, deterministic
     text = "Good morning, how are you?"
     expected = run(runner, line(model, 0, text))
     mine, other = line(model, 0, text), line(model, 1, "Hello world. Yes.", seed=9)
-    frames, allocator = [], PageAllocator(runner.page_count, runner.page_size)
-    while mine.end is None:
-        for one in (mine, other, other):
-            if one.end is None:
-                rows = one.next_row_count()
-                allocator.grow(one.pages, one.position + rows)
-                plan = StepPlan(steps=(one,)) if one.prefilled else StepPlan(prefills=(one,))
-                codes = runner.execute(plan)[0]
-                one.advance(rows)
-                one.sampled(codes)
-                frames += [codes] if one is mine else []
-    assert frames == expected
+    assert in_turn(runner, mine, other) == expected
 
 
 def test_a_slot_carries_nothing_to_its_next_tenant(model: Model) -> None:
