@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import json
 import logging
@@ -120,6 +121,17 @@ def settle() -> None:
     gc.collect()  # a full collection waits for a quarter of what the last one left: of these objects, but for this one
     young, middle, _ = gc.get_threshold()
     gc.set_threshold(young, middle, COLLECT_ALL_AFTER)
+    if _trim is not None and _give_back not in gc.callbacks:
+        gc.callbacks.append(_give_back)
+
+
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc alone
+
+
+def _give_back(phase: str, info: dict[str, int]) -> None:
+    """After a collection of everything the holes that it left in the heap are the machine's again (0.3 to 6 ms)."""
+    if phase == "stop" and info["generation"] == 2 and _trim is not None:
+        _trim(0)
 
 
 def announce(server: Server) -> None:

@@ -1,12 +1,15 @@
 """A service as a process: READY once, a clean end, a taken port, a kill."""
 
 import asyncio
+import ctypes
 import gc
 import json
+import os
 import signal
 import socket
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.request import urlopen
 
 import grpc
@@ -155,9 +158,10 @@ async def test_parts_of_one_process_start_one_after_another() -> None:
 @pytest.fixture
 def collector() -> Iterator[None]:
     """As it was, afterwards."""
-    thresholds = gc.get_threshold()
+    thresholds, callbacks = gc.get_threshold(), gc.callbacks[:]
     yield
     gc.set_threshold(*thresholds)
+    gc.callbacks[:] = callbacks
     gc.unfreeze()
 
 
@@ -215,3 +219,21 @@ def fetched(url: str) -> bytes:
     """The body of a page."""
     with urlopen(url, timeout=5) as answer:
         return bytes(answer.read())
+
+
+@pytest.mark.usefixtures("collector")
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="of glibc alone")
+def test_what_was_needed_once_is_given_back_though_what_stays_lies_between() -> None:
+    settle()
+    blocks = [bytes(2000) for _ in range(40_000)]
+    kept = blocks[::100]
+    del blocks
+    before = resident_mib()
+    gc.collect()
+    assert before - resident_mib() > 30
+    assert len(kept) == 400
+
+
+def resident_mib() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
