@@ -262,8 +262,12 @@ class GrpcCall:
         await self._send(start=gateway_pb2.ConverseStart())
         with suppress(Lost):
             await self.ledger.until(lambda: False)
-        if await self._call.code() is not grpc.StatusCode.FAILED_PRECONDITION:
+        code = await self._call.code()
+        if code is grpc.StatusCode.INTERNAL:  # what grpc.aio makes of a refusal that meets a write of its own
+            self.ledger.counts["broken_protocol_told_as_internal"] += 1
+        elif code is not grpc.StatusCode.FAILED_PRECONDITION:
             self.ledger.counts["broken_protocol_let_pass"] += 1
+            self.ledger.told(f"a second start ended the stream with {code.name}")
         await self._end()
 
     async def leave(self) -> None:
