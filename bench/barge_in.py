@@ -39,6 +39,7 @@ STORY = "Tell me a long story"
 COUNT = "Count from one to twenty"
 QUESTION = "What is twelve times seven?"
 GOALS = {"p50": 0.15, "p90": 0.2}
+LOOKS = 25  # at the slots, 20 ms apart: longer than what lies between two sentences
 # The page's own microphone, replaced by one that says what it is given, when it is told to.
 MICROPHONE = """
 (() => {
@@ -195,12 +196,12 @@ async def _quiet(page: Page) -> None:
 
 
 async def _all_is_made(mesh: Mesh) -> None:
-    """Nothing is in the speech model any more."""
+    """Nothing is in the speech model any more, and no sentence follows."""
     async with grpc.aio.insecure_channel(mesh.address("tts_lm")) as channel:
-        while True:
+        free = 0
+        while free < LOOKS:
             info = await TtsLmStub(channel).GetModel(tts_lm_pb2.GetModelRequest())
-            if info.free_slot_count == info.slot_count:
-                return
+            free = free + 1 if info.free_slot_count == info.slot_count else 0
             await asyncio.sleep(0.02)
 
 
