@@ -59,6 +59,9 @@ class GatewayConfig(LiveKitConfig, MediaConfig):
     resume_timeout_s: Annotated[
         float, Field(gt=0, le=600, description="How long to look for another replica when one was lost in mid-speech.")
     ] = 10.0
+    full_timeout_s: Annotated[
+        float, Field(gt=0, le=600, description="How long speech that has begun waits for a place when all are full.")
+    ] = 60.0
     stall_timeout_s: Annotated[
         float,
         Field(ge=1, le=600, description="A replica that answers no probe for so long is given up, with all it speaks."),
@@ -160,7 +163,7 @@ class GatewayConfig(LiveKitConfig, MediaConfig):
             steady_characters=self.steady_characters,
             paced_lead_s=self.paced_lead_s,
             normalise=self.normalise,
-            patience=Patience(self.connect_timeout_s, self.resume_timeout_s),
+            patience=Patience(self.connect_timeout_s, self.resume_timeout_s, self.full_timeout_s),
         )
 
     @property

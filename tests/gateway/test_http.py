@@ -217,7 +217,7 @@ class Breaking(ToneCodec):
 
 async def test_sound_that_breaks_off_never_looks_complete() -> None:
     async with (
-        served(ToneTtsLm(step_s=0.002), Breaking(), resume_timeout_s=0.1) as address,
+        served(ToneTtsLm(step_s=0.002), Breaking(), resume_timeout_s=0.1, full_timeout_s=0.1) as address,
         posted(address, response_format="pcm") as response,
     ):
         with pytest.raises(aiohttp.ClientError):
@@ -226,7 +226,7 @@ async def test_sound_that_breaks_off_never_looks_complete() -> None:
 
 async def test_events_that_break_off_say_so() -> None:
     async with (
-        served(ToneTtsLm(step_s=0.002), Breaking(), resume_timeout_s=0.1) as address,
+        served(ToneTtsLm(step_s=0.002), Breaking(), resume_timeout_s=0.1, full_timeout_s=0.1) as address,
         posted(address, response_format="pcm", stream_format="sse") as response,
     ):
         last = json.loads((await response.read()).strip().split(b"\n\n")[-1].removeprefix(b"data: "))
