@@ -143,6 +143,13 @@ async def test_what_takes_too_long_to_be_a_phrase_gives_its_decoder_to_the_next(
     assert await endless.result() == Heard("", loud=True)
 
 
+async def test_what_comes_late_after_a_long_silence_was_there_to_be_understood(ears: Ears) -> None:
+    listener = ears.listen()
+    listener.hear(np.zeros(30 * 16000, np.float32))
+    listener.hear(whole(AudioFormat(), speech("hello")))
+    assert await listener.result() == Heard("", loud=True)
+
+
 async def test_who_is_not_listened_to_any_more_costs_nothing(ears: Ears) -> None:
     """However far behind the recogniser is: nobody is understood for nobody."""
     behind = threading.Event()

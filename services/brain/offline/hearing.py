@@ -221,7 +221,7 @@ class Ears:
             time.sleep(0)
         if state.is_too_long:
             self._let_go(state)
-        if not (is_all or state.is_closed or state.is_too_long):
+        if not (is_all or state.is_closed):
             self.do(lambda: self._hear_on(state))  # the rest, after what others said meanwhile
         elif state.answer is not None:
             self._end(state)
