@@ -77,6 +77,7 @@ class Search:
         while found is None:
             await self._pause()
             self._tried.clear()
+            self._refusal = None  # who was full may be dead by now
             found = self._replicas.choose(self._session_id)
         self._tried.append(found)
         self._asked = found

@@ -96,6 +96,22 @@ def test_speech_that_has_begun_waits_longer_for_a_place_than_for_the_dead(error:
     assert run(scenario()) == pytest.approx(patience_s, abs=1.1)
 
 
+def test_who_was_full_and_then_died_is_waited_for_as_the_dead_are() -> None:
+    async def scenario() -> tuple[float, MeshError]:
+        search, _ = searching("a")
+        await search.next()
+        search.admitted()
+        search.progressed()
+        began_s = asyncio.get_running_loop().time()
+        await search.next(FULL)
+        _, last = await attempts(search, DOWN)
+        return asyncio.get_running_loop().time() - began_s, last
+
+    waited_s, last = run(scenario())
+    assert waited_s < 11.1
+    assert last.reason == "DEPENDENCY_DOWN"
+
+
 @pytest.mark.parametrize(("error", "most"), [(InvalidRequest("no"), 1), (BROKEN, 2)])
 def test_what_others_would_say_too_is_not_asked_of_everybody(error: MeshError, most: int) -> None:
     async def scenario() -> tuple[int, MeshError]:
