@@ -72,6 +72,7 @@ class Answer:
         self._may_play = False
         self._moved = asyncio.Event()
         self._has_text = self._is_told = self._is_cancelled = False
+        self._is_refused = False  # some of its text: what came before is all that is said
         self._time = asyncio.get_running_loop().time
         self._gate_timer: asyncio.TimerHandle | None = None
         self.sound_is_over = False
@@ -105,13 +106,15 @@ class Answer:
             self._fail(error)
 
     def _say(self, text: str) -> None:
-        if text:
+        if text and not self._is_refused:
             self._owner.reached(self, Milestone.TTS_TEXT_FIRST)
             self._told_characters += len(text)
             try:
                 self._utterance.feed(text)
             except MeshError as refused:
+                self._is_refused = True
                 self._fail(refused)
+                self._utterance.flush()
 
     def _watch_gate(self) -> None:
         """A gate that is shut opens by itself after a while."""
@@ -171,7 +174,7 @@ class Answer:
 
     def _ended(self, ended: SpeechEnded) -> None:
         self.sound_is_over = True
-        self.speech_reason = ended.end.reason
+        self.speech_reason = FinishReason.FAILED if self._is_refused else ended.end.reason
         self.words.sound_is_over()
         if self._is_cancelled:
             return

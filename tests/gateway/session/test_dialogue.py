@@ -59,6 +59,20 @@ async def test_a_spoken_question_is_answered_and_the_brain_has_all_of_it():
     assert before == pytest.approx(0.3, abs=0.04), "the sound before the first word belongs to it"
 
 
+async def test_an_answer_ends_at_what_the_voice_cannot_say():
+    """What comes before it is heard; what follows would be said as if nothing had been left out."""
+    letters = "abcdefghijklmnopqrstuvwxyz "
+    brain = ScriptedBrain(lambda words: ["one two three four five "] * 4 + ["\u4f60 ", *["later "] * 8], step_s=0.3)
+    async with home(brain, ToneTtsLm(speakable_characters=letters), settings=QUICK) as house:
+        client = Client()
+        house.open(client).type("go")
+        await client.heard(0.3)
+        ended = await client.told(ports.AnswerEnded)
+    assert ended.reason is FinishReason.FAILED
+    assert ended.heard_text == ("one two three four five " * 4).rstrip()
+    assert len(client.all(ports.Failed)) == 1
+
+
 async def test_of_a_conversation_that_is_over_no_sound_is_kept():
     async with home(ScriptedBrain(lambda words: [words]), settings=QUICK, new_listener=loudness) as house:
         dialogue = house.open(Client(), ports.SessionSettings(echo_cancellation=True))
