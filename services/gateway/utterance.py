@@ -102,13 +102,13 @@ class SpeechUtterance:
         prime = [*speech.voice.clone.codes, *speech.resume.codes]
         decode = codec_pb2.DecodeStart(format=request.format, prime_codes=prime, trace=context)
         self._allowance = Allowance(terms.lead_frames, speech.max_lead_frames)
-        script = Script(
-            self._text_timeout_s is not None, terms.max_text_characters, _steady_characters(stages, terms, speech)
-        )
+        self._model: tts_lm_pb2.GetModelResponse = stages.tts_lm.info or tts_lm_pb2.GetModelResponse()
+        self._known = frozenset(self._model.speakable_characters)
+        steady_characters = _steady_characters(self._model, terms, speech)
+        script = Script(self._text_timeout_s is not None, terms.max_text_characters, steady_characters)
         self._talker = Talker(
             stages, session_id, epoch, speech, script, self._allowance, terms.patience, self, self._leave
         )
-        self._known = frozenset(stages.tts_lm.info.speakable_characters if stages.tts_lm.info is not None else "")
         self._decoder = Decoder(stages, session_id, epoch, decode, terms.patience, self, self._leave)
         self._pace = Pace(request.format, terms.paced_lead_s) if request.paced else None
         self._speakable: SpeakableText | None = None
@@ -133,8 +133,14 @@ class SpeechUtterance:
         if not self._is_over:
             text = text if self._speakable is None else self._speakable.feed(text)
             if self._known and not self._known.issuperset(text):
-                raise _unspeakable(next(character for character in text if character not in self._known))
+                raise self._unspeakable(next(character for character in text if character not in self._known))
             self._talker.feed(text)
+
+    def _unspeakable(self, character: str) -> InvalidRequest:
+        """What the stage would say of it, but before anything is spoken: of a text in parts it sees one at a time."""
+        languages = ", ".join(language.capitalize() for language in self._model.languages)
+        sentence = f"This voice cannot say {character!r}. It speaks {languages}."
+        return InvalidRequest(sentence, reason="UNSUPPORTED", field="text", character=f"U+{ord(character):04X}")
 
     def boundary(self) -> None:
         """What was said so far is a whole: speak it to its end, and what follows as the next."""
@@ -280,20 +286,14 @@ class SpeechUtterance:
         self._news.set()
 
 
-def _unspeakable(character: str) -> InvalidRequest:
-    """What the stage would say of it, but before anything is spoken: of a text in parts it sees one at a time."""
-    sentence = f"This voice cannot say {character!r}."
-    return InvalidRequest(sentence, reason="UNSUPPORTED", field="text", character=f"U+{ord(character):04X}")
-
-
-def _steady_characters(stages: Stages, terms: Terms, speech: tts_lm_pb2.GenerateStart) -> int:
+def _steady_characters(model: tts_lm_pb2.GetModelResponse, terms: Terms, speech: tts_lm_pb2.GenerateStart) -> int:
     """As configured, or as the model says of itself; never where the caller asks for what the reference would do, or
     goes on with what others made."""
     if speech.reference_behaviour or speech.resume.codes:
         return 0
     if terms.steady_characters is not None:
         return terms.steady_characters
-    return 0 if stages.tts_lm.info is None else int(stages.tts_lm.info.steady_character_count)
+    return int(model.steady_character_count)
 
 
 def _text_timeout_s(speech: tts_lm_pb2.GenerateStart) -> float | None:
